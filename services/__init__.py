@@ -1,0 +1,1 @@
+"""The gRPC services of the mesh and the chassis that they share."""

@@ -1,0 +1,1 @@
+"""Routes generation requests to inference engines."""

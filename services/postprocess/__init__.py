@@ -1,0 +1,1 @@
+"""Resolves citations, scores support and formats answers."""

@@ -1,0 +1,1 @@
+"""Cleans, parses and chunks documents, and plans queries."""

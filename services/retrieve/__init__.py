@@ -1,0 +1,1 @@
+"""Embeds, indexes and searches documents."""
