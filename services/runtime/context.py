@@ -1,0 +1,82 @@
+"""Who is calling: set by the Context interceptor, read anywhere below it."""
+
+import re
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from services.runtime.errors import Unauthenticated
+
+TENANT_KEY = "x-ragmesh-tenant"
+SUBJECT_KEY = "x-ragmesh-subject"
+REQUEST_ID_KEY = "x-request-id"
+
+# A tenant id names folders, so nothing that a path could interpret gets through.
+TENANT_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REQUEST_ID_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a call runs."""
+
+    tenant: str
+    """The tenant id (SHA-256 hex in production); empty when the call came without one."""
+    subject: str
+    """The user within the tenant; may be empty."""
+    request_id: str
+
+
+_caller: ContextVar[Caller | None] = ContextVar("ragmesh_caller", default=None)
+
+
+def current_caller() -> Caller:
+    """The caller of the running call, with a tenant.
+
+    Raises:
+        Unauthenticated: TENANT_REQUIRED, when the call came without a tenant, so that no code
+            can read or write under an empty one.
+    """
+    caller = _caller.get()
+    if caller is None or not caller.tenant:
+        raise Unauthenticated("TENANT_REQUIRED", "This call needs a tenant.")
+    return caller
+
+
+def require_tenant() -> str:
+    """The tenant of the running call. Raises as `current_caller` does."""
+    return current_caller().tenant
+
+
+def current_request_id() -> str:
+    """The id of the running call, or an empty string outside one."""
+    caller = _caller.get()
+    return caller.request_id if caller else ""
+
+
+def set_caller(caller: Caller | None) -> None:
+    """Say who is calling, for the rest of the running task and what it starts.
+
+    Nothing resets it: each call runs in a task of its own.
+    """
+    _caller.set(caller)
+
+
+def caller_metadata(caller: Caller) -> tuple[tuple[str, str], ...]:
+    """The metadata by which the gateway tells a service who is calling."""
+    return (
+        (TENANT_KEY, caller.tenant),
+        # Metadata is ASCII; a subject is whatever an identity provider calls a user.
+        (SUBJECT_KEY, quote(caller.subject, safe="@:/|+ ")),
+        (REQUEST_ID_KEY, caller.request_id),
+    )
+
+
+def new_request_id() -> str:
+    return uuid.uuid4().hex
+
+
+def is_request_id(value: object) -> bool:
+    """Whether a client's request id is fit for logs and headers: printable ASCII, at most 128."""
+    return isinstance(value, str) and _REQUEST_ID_PATTERN.fullmatch(value) is not None

@@ -1,0 +1,169 @@
+"""What every process can be told. The only classes that read the environment inherit from here."""
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from services.runtime.tls import TlsFiles, files_in
+
+OFFSETS = {
+    "gateway": 0,
+    "preprocess": 1,
+    "retrieve": 2,
+    "infer": 3,
+    "postprocess": 4,
+    "worker": 5,
+}
+"""Service -> distance of its ports from RAGMESH_GRPC_BASE and RAGMESH_METRICS_BASE."""
+
+Port = Annotated[int, Field(ge=0, le=65_530)]
+Seconds = Annotated[float, Field(ge=0)]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+
+
+class RuntimeSettings(BaseSettings):
+    """Settings of the chassis. A service's class inherits, names itself and adds its own.
+
+    A variable is ``RAGMESH_`` and the field's name in capitals; a legacy name is given as an
+    alias after it, so that ``RAGMESH_*`` wins.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAGMESH_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    service: ClassVar[str] = "gateway"
+    """The process's name: one of OFFSETS."""
+
+    host: str = "127.0.0.1"
+    """Address that gRPC and metrics bind to; off loopback, TLS files are required."""
+    grpc_base: Port = 50050
+    metrics_base: Port = 9100
+    """First metrics port; 0 switches the metrics endpoint off."""
+    data: Path = Path("var")
+    """Where everything durable lives."""
+
+    log_level: LogLevel = Field(
+        "INFO", validation_alias=AliasChoices("RAGMESH_LOG_LEVEL", "LOG_LEVEL")
+    )
+    log_user_text: bool = False
+    """Let exception messages, which may quote prompts and passages, into the log."""
+    otel_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("RAGMESH_OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    )
+    reflection: bool = True
+
+    tls_dir: Path | None = None
+    """Directory with ca.crt, <service>.crt and <service>.key (or tls.crt and tls.key)."""
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    trusted_peers: tuple[str, ...] = ("gateway", "worker")
+    """Certificate names whose tenant metadata is believed."""
+
+    drain_delay: Seconds = 0.2
+    """Seconds between NOT_SERVING and refusing new calls, for load balancers to notice."""
+    drain_grace: Seconds = 10.0
+    """Seconds that running calls get to finish."""
+    max_connection_age: Seconds = 300.0
+    """Seconds after which a client is asked to reconnect, and so finds new pods."""
+    max_stream_seconds: Seconds = 3600.0
+    """The longest a stream may live past its connection's age."""
+
+    @property
+    def grpc_port(self) -> int:
+        return self.grpc_port_of(self.service)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """This process's metrics port, or None when the endpoint is off."""
+        return self.metrics_base + OFFSETS[self.service] if self.metrics_base else None
+
+    @property
+    def address(self) -> str:
+        """``host:port`` that this process's gRPC server binds to."""
+        return join_host_port(self.host, self.grpc_port)
+
+    @property
+    def is_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """This process's TLS files: the single variables over the directory; None without TLS."""
+        base = files_in(self.tls_dir, self.service) if self.tls_dir else None
+        ca = self.tls_ca or (base and base.ca)
+        cert = self.tls_cert or (base and base.cert)
+        key = self.tls_key or (base and base.key)
+        return TlsFiles(ca, cert, key) if ca and cert and key else None
+
+    def grpc_port_of(self, service: str) -> int:
+        return self.grpc_base + OFFSETS[service]
+
+    def target_of(self, service: str) -> str:
+        """Default target of another service of a mesh on one machine."""
+        return join_host_port(self.host, self.grpc_port_of(service))
+
+
+def join_host_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(cls: type[S]) -> S:
+    """Read the settings, or say on one line each what is wrong and exit with status 2."""
+    try:
+        return cls()
+    except ValidationError as error:
+        problems = [_problem(cls, dict(item)) for item in error.errors(include_url=False)]
+    except SettingsError as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"settings: {problem}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _problem(cls: type[BaseSettings], item: dict[str, Any]) -> str:
+    location = ".".join(str(part) for part in item["loc"]) or "settings"
+    name, secret = _variable(cls, location)
+    accepted = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "missing":
+        return f"{name} is required"
+    shown = "(a secret)" if secret else repr(item["input"])
+    return f"{name}={shown} is not accepted: {accepted[:1].lower()}{accepted[1:]}"
+
+
+def _variable(cls: type[BaseSettings], location: str) -> tuple[str, bool]:
+    """The variable that was at fault, and whether its value is a secret."""
+    first = location.partition(".")[0]
+    prefix = cls.model_config.get("env_prefix", "")
+    for name, field in cls.model_fields.items():
+        alias = field.validation_alias
+        aliases = (
+            [str(choice) for choice in alias.choices]
+            if isinstance(alias, AliasChoices)
+            else [alias]
+            if isinstance(alias, str)
+            else [f"{prefix}{name}".upper()]
+        )
+        if first == name or first.upper() in (known.upper() for known in aliases):
+            present = [known for known in aliases if known in os.environ]
+            secret = SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            return (present or aliases)[0], secret
+    return location, False
