@@ -68,7 +68,7 @@ def run(build: Callable[[S], Service], settings: S) -> None:
     try:
         uvloop.run(main())
     except RagmeshError as error:
-        print(f"{settings.service}: {error.message}", file=sys.stderr)
+        print(f"{settings.service}: {error.message}", file=sys.stderr)  # noqa: T201 - there are no logs yet
         raise SystemExit(EXIT_MISCONFIGURED) from None
 
 

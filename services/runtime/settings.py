@@ -135,7 +135,7 @@ def load(cls: type[S]) -> S:
     except SettingsError as error:
         problems = [str(error)]
     for problem in problems:
-        print(f"settings: {problem}", file=sys.stderr)
+        print(f"settings: {problem}", file=sys.stderr)  # noqa: T201 - there are no logs yet
     raise SystemExit(2)
 
 

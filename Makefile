@@ -1,0 +1,88 @@
+# The developer's commands; bare `make` lists them. Needs only make and Python 3.11 or newer.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := services gateway cli protos/generate.py tests
+
+# A recipe that fails leaves no target behind that looks finished.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@echo "usage: make <target>"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The stamps say what .venv holds: .stamp what the mesh needs, .stamp-dev the tools and tests too.
+# Both grow stale with the project's metadata, so that a second run calls no pip.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.stamp: pyproject.toml requirements.lock | .venv/bin/python
+	@echo "Installing into .venv: about a minute ..."
+	@$(PIP) install -c requirements.lock -e '.[all]'
+	@touch $@
+
+.venv/.stamp-dev: pyproject.toml requirements.lock | .venv/bin/python
+	@echo "Installing into .venv, with the tools for development: about a minute ..."
+	@$(PIP) install -c requirements.lock -e '.[all,dev]'
+	@touch .venv/.stamp $@
+
+.PHONY: run
+run: .venv/.stamp ## start the mesh on this machine with the sample documents; Ctrl-C ends it
+	@$(BIN)/ragmesh up --foreground --demo
+
+.PHONY: test
+test: .venv/.stamp-dev ## run every test level but engines; ARGS="-k name" narrows
+	@$(BIN)/python -m pytest --ignore=tests/engines $(ARGS)
+
+.PHONY: check
+check: .venv/.stamp-dev ## lint, types, who imports whom, protos
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --quiet || $(BIN)/lint-imports
+	$(BIN)/buf lint
+	@$(MAKE) --no-print-directory breaking
+	$(BIN)/python protos/generate.py --check
+
+# Against a copy of main's protos: works in worktrees and shallow clones as well.
+.PHONY: breaking
+breaking: .venv/.stamp-dev
+	@base=$$(git rev-parse --quiet --verify main || git rev-parse --quiet --verify origin/main) \
+		|| { echo "buf breaking: skipped, there is no main to compare with"; exit 0; }; \
+	copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT; \
+	git archive "$$base" protos buf.yaml | tar -x -C "$$copy" && \
+	echo "$(BIN)/buf breaking --against main" && \
+	$(BIN)/buf breaking --against "$$copy"
+
+.PHONY: fmt
+fmt: .venv/.stamp-dev ## format the code and sort its imports
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+.PHONY: protos
+protos: .venv/.stamp-dev ## regenerate protos/gen
+	$(BIN)/python protos/generate.py
+
+# torch first and alone: nothing that comes after can then choose another one.
+.PHONY: lock
+lock: ## resolve the dependencies anew into requirements.lock
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(PYTHON) -m venv "$$folder" && \
+	"$$folder/bin/pip" install --quiet "$$(sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)" && \
+	"$$folder/bin/pip" install --quiet '.[all,dev]' && \
+	{ sed -n '/^#/p' requirements.lock; \
+	  "$$folder/bin/pip" freeze --exclude ragmesh | sed 's/+[a-z0-9.]*$$//' | LC_ALL=C sort -f; \
+	} > "$$folder/requirements.lock" && \
+	cp "$$folder/requirements.lock" requirements.lock
+
+.PHONY: clean
+clean: ## remove .venv, caches and builds; var/, the mesh's data, stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find $(SOURCES) protos -name __pycache__ -type d -prune -exec rm -rf {} +
