@@ -6,9 +6,10 @@ from typing import Any
 
 import grpc
 
+from services.runtime.credentials import channel_credentials
 from services.runtime.limits import MAX_MESSAGE_BYTES
 from services.runtime.propagation import MetadataSource, client_interceptors, outgoing_metadata
-from services.runtime.tls import TlsFiles, channel_credentials
+from services.runtime.tls import TlsFiles
 from services.runtime.version import VERSION
 
 

@@ -77,6 +77,6 @@ def new_request_id() -> str:
     return uuid.uuid4().hex
 
 
-def is_request_id(value: object) -> bool:
-    """Whether a client's request id is fit for logs and headers: printable ASCII, at most 128."""
-    return isinstance(value, str) and _REQUEST_ID_PATTERN.fullmatch(value) is not None
+def request_id_or_none(value: str | bytes | None) -> str | None:
+    """A client's request id if it is fit for logs and headers: printable ASCII, at most 128."""
+    return value if isinstance(value, str) and _REQUEST_ID_PATTERN.fullmatch(value) else None

@@ -4,9 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
-
-import grpc
+from typing import Protocol
 
 from services.runtime.errors import DeadlineExceeded
 
@@ -38,11 +36,15 @@ class Budget:
         return left if at_most is None else min(left, at_most)
 
 
-def time_remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+class Timed(Protocol):
+    """A gRPC servicer context, as far as deadlines go; `core` modules import this one, not grpc."""
+
+    def time_remaining(self) -> float | None: ...
+
+
+def time_remaining(context: Timed) -> float | None:
     """Seconds until the caller's deadline, or None when it set none."""
-    # The stubs say float; grpc answers None for a call without a deadline.
-    remaining: float | None = context.time_remaining()
-    return remaining
+    return context.time_remaining()
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from services.runtime.errors import InvalidArgument, Unimplemented
+from services.runtime.errors import FailedPrecondition, InvalidArgument, Unimplemented
 
 
 def resolve(
@@ -25,10 +25,16 @@ def resolve(
     Raises:
         InvalidArgument: UNKNOWN_NAME, listing the known names.
         Unimplemented: NOT_IN_THIS_VERSION, for a planned name.
-        ImportError: the adapter's own dependency is not installed.
+        FailedPrecondition: PACKAGE_MISSING, when the adapter's own dependency is not installed.
     """
     if name in registry:
-        return pkgutil.resolve_name(registry[name])
+        try:
+            return pkgutil.resolve_name(registry[name])
+        except ModuleNotFoundError as error:
+            raise FailedPrecondition(
+                "PACKAGE_MISSING",
+                f"{what} {name!r} needs the package {error.name!r}, which is not installed.",
+            ) from error
     known = ", ".join(sorted(registry))
     if name in planned:
         raise Unimplemented(

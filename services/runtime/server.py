@@ -11,26 +11,26 @@ from typing import TypeVar
 
 import grpc
 import uvloop
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.runtime.errors import FailedPrecondition, RagmeshError
+from services.runtime.credentials import server_credentials
+from services.runtime.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    RagmeshError,
+    Unimplemented,
+)
+from services.runtime.health import Health
 from services.runtime.interceptors import server_interceptors
 from services.runtime.limits import MAX_MESSAGE_BYTES
 from services.runtime.logs import configure_logs
 from services.runtime.metrics import MetricsServer
-from services.runtime.settings import RuntimeSettings
-from services.runtime.tls import server_credentials
+from services.runtime.settings import EXIT_MISCONFIGURED, RuntimeSettings
 from services.runtime.traces import configure_traces
 from services.runtime.version import VERSION
 
 log = logging.getLogger(__name__)
-
-EXIT_MISCONFIGURED = 2
-"""Starting again will not help; a supervisor should not try."""
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 S = TypeVar("S", bound=RuntimeSettings)
 
@@ -51,7 +51,7 @@ class Service:
     ready: Callable[[], Awaitable[None]] = nothing
     """Returns when the adapters can work; until then health says NOT_SERVING."""
     aclose: Callable[[], Awaitable[None]] = nothing
-    """Lets go of what the adapters hold; called once, also when `ready` failed."""
+    """Lets go of what the adapters hold; called once, also when the start failed."""
     tenant_from_metadata: bool = True
     """False for the gateway, whose callers prove their tenant with a token."""
 
@@ -59,7 +59,8 @@ class Service:
 def run(build: Callable[[S], Service], settings: S) -> None:
     """The whole of a ``__main__``: build the service inside the event loop and serve it.
 
-    Ends the process with status 2 when it is misconfigured, saying on one line how.
+    When the start fails the process says on one line why and exits: with status 2 where a restart
+    would not help, else with 1.
     """
 
     async def main() -> None:
@@ -68,8 +69,9 @@ def run(build: Callable[[S], Service], settings: S) -> None:
     try:
         uvloop.run(main())
     except RagmeshError as error:
-        print(f"{settings.service}: {error.message}", file=sys.stderr)  # noqa: T201 - there are no logs yet
-        raise SystemExit(EXIT_MISCONFIGURED) from None
+        sys.stderr.write(f"{settings.service}: {error.message}\n")
+        hopeless = isinstance(error, InvalidArgument | FailedPrecondition | Unimplemented)
+        raise SystemExit(EXIT_MISCONFIGURED if hopeless else 1) from None
 
 
 async def serve(service: Service, settings: RuntimeSettings) -> None:
@@ -84,11 +86,16 @@ async def serve(service: Service, settings: RuntimeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    port = settings.metrics_port
     try:
-        port = settings.metrics_port
         with MetricsServer(settings.host, port, service.name) if port else nullcontext() as metrics:
             async with serving(service, settings, metrics=metrics, stop=stop):
                 await stop.wait()
+    except RagmeshError:
+        raise
+    except Exception:
+        log.exception("failed")
+        raise SystemExit(1) from None
     finally:
         await asyncio.to_thread(flush_traces)
         log.info("stopped")
@@ -102,7 +109,7 @@ async def serving(
     metrics: MetricsServer | None = None,
     stop: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
-    """Serve for the length of the block and drain after it; yields the address, once SERVING.
+    """Serve for the length of the block, entered once SERVING, and drain after it.
 
     For a process that serves something else besides, as the gateway does; others use `serve`.
 
@@ -112,9 +119,41 @@ async def serving(
         metrics: the endpoint whose ``/health`` follows this server's.
         stop: when set while `ready` still runs, `ready` is cancelled and the block entered at once.
 
+    Yields:
+        The ``host:port`` that the server is bound to.
+
     Raises:
         FailedPrecondition: TLS_REQUIRED, TLS_FILE_UNREADABLE or ADDRESS_IN_USE.
     """
+    health_servicer = Health(service.service_names)
+    await health_servicer.report(serving=False)
+    try:
+        server = build_server(service, settings, health_servicer)
+        await server.start()
+        log.info("started", extra={"address": settings.address, "version": VERSION})
+        try:
+            if await _ready(service, stop):
+                await health_servicer.report(serving=True)
+                if metrics:
+                    metrics.serving = True
+                log.info("serving", extra={"address": settings.address})
+            yield settings.address
+        finally:
+            log.info("draining")
+            if metrics:
+                metrics.serving = False
+            await health_servicer.drain()
+            await asyncio.sleep(settings.drain_delay)
+            health_servicer.release_watchers()
+            await server.stop(settings.drain_grace)
+    finally:
+        await service.aclose()
+
+
+def build_server(
+    service: Service, settings: RuntimeSettings, health_servicer: Health
+) -> grpc.aio.Server:
+    """A bound server with everything registered, not yet started. Raises as `bind` does."""
     server = grpc.aio.server(
         interceptors=server_interceptors(
             settings.trusted_peers, tenant_from_metadata=service.tenant_from_metadata
@@ -122,30 +161,12 @@ async def serving(
         options=server_options(settings),
     )
     service.register(server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if settings.reflection:
         names = (*service.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    await _report(checks, service, NOT_SERVING)
-    try:
-        bind(server, settings)
-        await server.start()
-        log.info("started", extra={"address": settings.address, "version": VERSION})
-        if await _ready(service, stop):
-            await _report(checks, service, SERVING)
-            if metrics:
-                metrics.serving = True
-            log.info("serving", extra={"address": settings.address})
-        yield settings.address
-    finally:
-        await checks.enter_graceful_shutdown()
-        if metrics:
-            metrics.serving = False
-        log.info("draining")
-        await asyncio.sleep(settings.drain_delay)
-        await server.stop(settings.drain_grace)
-        await service.aclose()
+    bind(server, settings)
+    return server
 
 
 def bind(server: grpc.aio.Server, settings: RuntimeSettings) -> None:
@@ -163,11 +184,12 @@ def bind(server: grpc.aio.Server, settings: RuntimeSettings) -> None:
             "`ragmesh keys` and set RAGMESH_TLS_DIR to the directory that it writes, or set "
             "RAGMESH_HOST=127.0.0.1.",
         )
+    credentials = server_credentials(tls) if tls else None
     try:
-        if tls is None:
+        if credentials is None:
             server.add_insecure_port(settings.address)
         else:
-            server.add_secure_port(settings.address, server_credentials(tls))
+            server.add_secure_port(settings.address, credentials)
     except RuntimeError as error:
         raise FailedPrecondition(
             "ADDRESS_IN_USE",
@@ -206,15 +228,7 @@ async def _ready(service: Service, stop: asyncio.Event | None) -> bool:
         return False
     finally:
         for task in (ready, stopped):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
-async def _report(
-    checks: health.aio.HealthServicer,
-    service: Service,
-    status: int,
-) -> None:
-    for name in ("", *service.service_names):
-        await checks.set(name, status)
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task

@@ -4,12 +4,15 @@ import ipaddress
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from services.runtime.tls import TlsFiles, files_in
+
+EXIT_MISCONFIGURED = 2
+"""Exit status of a process that would fail again if it were started again."""
 
 OFFSETS = {
     "gateway": 0,
@@ -23,6 +26,17 @@ OFFSETS = {
 
 Port = Annotated[int, Field(ge=0, le=65_530)]
 Seconds = Annotated[float, Field(ge=0)]
+CommaSeparated = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(
+        lambda value: (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+    ),
+]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -67,8 +81,8 @@ class RuntimeSettings(BaseSettings):
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    trusted_peers: tuple[str, ...] = ("gateway", "worker")
-    """Certificate names whose tenant metadata is believed."""
+    trusted_peers: CommaSeparated = ("gateway", "worker")
+    """Certificate names whose tenant metadata is believed, separated by commas."""
 
     drain_delay: Seconds = 0.2
     """Seconds between NOT_SERVING and refusing new calls, for load balancers to notice."""
@@ -135,14 +149,15 @@ def load(cls: type[S]) -> S:
     except SettingsError as error:
         problems = [str(error)]
     for problem in problems:
-        print(f"settings: {problem}", file=sys.stderr)  # noqa: T201 - there are no logs yet
-    raise SystemExit(2)
+        sys.stderr.write(f"settings: {problem}\n")
+    raise SystemExit(EXIT_MISCONFIGURED)
 
 
 def _problem(cls: type[BaseSettings], item: dict[str, Any]) -> str:
-    location = ".".join(str(part) for part in item["loc"]) or "settings"
-    name, secret = _variable(cls, location)
-    accepted = item["msg"].removeprefix("Value error, ")
+    accepted = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:  # a rule across fields, whose input is every setting, secrets too
+        return accepted
+    name, secret = _variable(cls, str(item["loc"][0]))
     if item["type"] == "missing":
         return f"{name} is required"
     shown = "(a secret)" if secret else repr(item["input"])
@@ -151,19 +166,20 @@ def _problem(cls: type[BaseSettings], item: dict[str, Any]) -> str:
 
 def _variable(cls: type[BaseSettings], location: str) -> tuple[str, bool]:
     """The variable that was at fault, and whether its value is a secret."""
-    first = location.partition(".")[0]
-    prefix = cls.model_config.get("env_prefix", "")
     for name, field in cls.model_fields.items():
-        alias = field.validation_alias
-        aliases = (
-            [str(choice) for choice in alias.choices]
-            if isinstance(alias, AliasChoices)
-            else [alias]
-            if isinstance(alias, str)
-            else [f"{prefix}{name}".upper()]
-        )
-        if first == name or first.upper() in (known.upper() for known in aliases):
-            present = [known for known in aliases if known in os.environ]
-            secret = SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
-            return (present or aliases)[0], secret
+        names = _variables_of(cls, name)
+        if location == name or location.upper() in names:
+            secret = SecretStr in (field.annotation, *get_args(field.annotation))
+            present = [variable for variable in names if variable in os.environ]
+            return (present or names)[0], secret
     return location, False
+
+
+def _variables_of(cls: type[BaseSettings], field: str) -> list[str]:
+    """The variables that set a field, the strongest first."""
+    alias = cls.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(choice).upper() for choice in alias.choices]
+    if isinstance(alias, str):
+        return [alias.upper()]
+    return [f"{cls.model_config.get('env_prefix', '')}{field}".upper()]

@@ -11,9 +11,8 @@ from services.runtime.version import VERSION
 # Not the global propagator: that one follows OTEL_PROPAGATORS, and the mesh promises traceparent.
 _propagator = TraceContextTextMapPropagator()
 
-
-def tracer() -> trace.Tracer:
-    return trace.get_tracer("ragmesh", VERSION)
+TRACER = trace.get_tracer("ragmesh", VERSION)
+"""Forwards to the SDK once `configure_traces` has set one up; until then its spans cost little."""
 
 
 def extract(metadata: Mapping[str, str | bytes]) -> Context:
@@ -37,11 +36,13 @@ def configure_traces(service: str, endpoint: str | None) -> Callable[[], None]:
     """
     if not endpoint:
         return lambda: None
+    # ruff: disable[PLC0415]
     # Imported here: without an endpoint no process pays for the SDK.
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    # ruff: enable[PLC0415]
 
     resource = Resource.create({"service.name": f"ragmesh-{service}", "service.version": VERSION})
     provider = TracerProvider(resource=resource)
