@@ -46,7 +46,7 @@ check: .venv/.stamp-dev ## lint, types, who imports whom, protos
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/lint-imports --quiet || $(BIN)/lint-imports
+	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	@$(MAKE) --no-print-directory breaking
 	$(BIN)/python protos/generate.py --check
