@@ -1,0 +1,221 @@
+"""Requests and chunks of OpenAI's protocol."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from services.infer.ports import (
+    Delta,
+    EngineEvent,
+    Finish,
+    FinishReason,
+    FormatType,
+    GenerateRequest,
+    Message,
+    Task,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolChoiceMode,
+    TopLogprob,
+    Usage,
+)
+
+_OURS = frozenset({"model", "messages", "prompt", "stream", "stream_options", "n", "tools"})
+"""What `extra` may not overwrite: the mesh decides or has validated it."""
+
+_FINISHES: Mapping[str, FinishReason] = {
+    "stop": FinishReason.STOP,
+    "eos_token": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+
+
+def body_of(request: GenerateRequest) -> dict[str, Any]:
+    """The JSON body: always streamed, so that a cancel reaches the engine at once."""
+    body: dict[str, Any] = {k: v for k, v in request.extra.items() if k not in _OURS}
+    body |= {
+        "model": request.model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.task is Task.COMPLETE:
+        body["prompt"] = request.text
+    else:
+        body["messages"] = [_message(message) for message in request.messages]
+    if request.n > 1:
+        body["n"] = request.n
+    body |= _sampling(request) | _logprobs(request) | _tools(request) | _format(request)
+    return body
+
+
+def events_of(chunk: Mapping[str, Any]) -> Iterator[EngineEvent]:
+    """The events of one chunk; a chunk with the role alone has none.
+
+    Raises:
+        TypeError, KeyError, ValueError, AttributeError: it is not a chunk of this protocol.
+    """
+    for choice in chunk.get("choices") or ():
+        index = int(choice.get("index") or 0)
+        delta = choice.get("delta") or {}
+        text = delta.get("content") or delta.get("refusal") or choice.get("text") or ""
+        calls = tuple(_call_delta(call) for call in delta.get("tool_calls") or ())
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        logprobs = _token_logprobs(choice.get("logprobs"))
+        if text or calls or reasoning or logprobs:
+            yield Delta(str(text), index, calls, str(reasoning), logprobs)
+        reason = choice.get("finish_reason")
+        if reason:
+            yield Finish(_FINISHES.get(reason, FinishReason.STOP), index)
+    usage = chunk.get("usage")
+    if usage:
+        details = usage.get("prompt_tokens_details") or {}
+        yield Usage(
+            int(usage.get("prompt_tokens") or 0),
+            int(usage.get("completion_tokens") or 0),
+            int(details.get("cached_tokens") or 0),
+        )
+
+
+def _message(message: Message) -> dict[str, Any]:
+    if any(part.image_url for part in message.parts):
+        content: Any = [
+            {"type": "image_url", "image_url": {"url": part.image_url}}
+            if part.image_url
+            else {"type": "text", "text": part.text or ""}
+            for part in message.parts
+        ]
+    else:
+        content = message.text
+    body: dict[str, Any] = {"role": message.role.value, "content": content}
+    if message.name:
+        body["name"] = message.name
+    if message.tool_calls:
+        body["content"] = content or None
+        body["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        body["tool_call_id"] = message.tool_call_id
+    return body
+
+
+def _sampling(request: GenerateRequest) -> dict[str, Any]:
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "stop": list(sampling.stop) or None,
+        "logit_bias": {str(k): v for k, v in sampling.logit_bias.items()} or None,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _logprobs(request: GenerateRequest) -> dict[str, Any]:
+    if request.top_logprobs is None:
+        return {}
+    if request.task is Task.COMPLETE:
+        return {"logprobs": request.top_logprobs}
+    return {"logprobs": True, "top_logprobs": request.top_logprobs}
+
+
+def _tools(request: GenerateRequest) -> dict[str, Any]:
+    if not request.tools:
+        return {}
+    tools: list[dict[str, Any]] = []
+    for tool in request.tools:
+        function: dict[str, Any] = {"name": tool.name}
+        if tool.description:
+            function["description"] = tool.description
+        if tool.parameters_json:
+            function["parameters"] = json.loads(tool.parameters_json)
+        if tool.strict:
+            function["strict"] = True
+        tools.append({"type": "function", "function": function})
+    body: dict[str, Any] = {"tools": tools}
+    choice = request.tool_choice
+    if choice is not None:
+        body["tool_choice"] = (
+            {"type": "function", "function": {"name": choice.function}}
+            if choice.mode is ToolChoiceMode.FUNCTION
+            else choice.mode.value
+        )
+    if request.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = request.parallel_tool_calls
+    return body
+
+
+def _format(request: GenerateRequest) -> dict[str, Any]:
+    wanted = request.response_format
+    if wanted.type is FormatType.TEXT:
+        return {}
+    body: dict[str, Any] = {"type": wanted.type.value}
+    if wanted.type is FormatType.JSON_SCHEMA:
+        body["json_schema"] = {
+            "name": wanted.name or "answer",
+            "schema": json.loads(wanted.json_schema),
+            "strict": wanted.strict,
+        }
+    return {"response_format": body}
+
+
+def _call_delta(call: Mapping[str, Any]) -> ToolCallDelta:
+    function = call.get("function") or {}
+    return ToolCallDelta(
+        int(call.get("index") or 0),
+        call.get("id") or "",
+        function.get("name") or "",
+        function.get("arguments") or "",
+    )
+
+
+def _token_logprobs(logprobs: Any) -> tuple[TokenLogprob, ...]:
+    """Of a chat's shape ``{"content": [...]}``, or of a completion's parallel lists."""
+    if not logprobs:
+        return ()
+    if "tokens" in logprobs:
+        return _parallel_logprobs(logprobs)
+    return tuple(
+        TokenLogprob(
+            item["token"],
+            float(item["logprob"]),
+            _bytes(item),
+            tuple(
+                TopLogprob(top["token"], float(top["logprob"]), _bytes(top))
+                for top in item.get("top_logprobs") or ()
+            ),
+        )
+        for item in logprobs.get("content") or ()
+    )
+
+
+def _parallel_logprobs(logprobs: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
+    tokens = logprobs.get("tokens") or ()
+    values = logprobs.get("token_logprobs") or [0.0] * len(tokens)
+    tops = logprobs.get("top_logprobs") or [{}] * len(tokens)
+    return tuple(
+        TokenLogprob(
+            token,
+            float(value or 0.0),
+            token.encode(),
+            tuple(TopLogprob(t, float(v), t.encode()) for t, v in (top or {}).items()),
+        )
+        for token, value, top in zip(tokens, values, tops, strict=False)
+    )
+
+
+def _bytes(item: Mapping[str, Any]) -> bytes:
+    return bytes(item["bytes"]) if item.get("bytes") else str(item["token"]).encode()

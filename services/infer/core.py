@@ -1,0 +1,274 @@
+"""Routes a generation to its engine and watches over it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+
+from services.infer.admission import Admission
+from services.infer.ports import (
+    Capabilities,
+    Delta,
+    Engine,
+    EngineEvent,
+    Event,
+    Finish,
+    GenerateRequest,
+    ModelInfo,
+    Started,
+    Task,
+    Usage,
+)
+from services.infer.prompt import Prompt, render, summary_parts, summary_request
+from services.infer.validation import validate, validate_support
+from services.runtime.errors import DeadlineExceeded, Internal, NotFound, RagmeshError, Unavailable
+
+DEFAULT_ALIAS = "default"
+STANDING_ALIASES = (DEFAULT_ALIAS, "fast", "smart")
+LISTING_TIMEOUT = 5.0
+"""Seconds that an engine may take to list its models before it is listed without them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A configured engine; `model` is its default one, empty when the engine is to be asked."""
+
+    name: str
+    engine: Engine
+    admission: Admission
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes."""
+
+    provider: Provider
+    model: str
+    """The engine's own name."""
+    alias: str = ""
+    context_length: int = 0
+
+    @property
+    def provider_model(self) -> str:
+        return f"{self.provider.name}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """An alias or a model as a client may name it."""
+
+    id: str
+    owned_by: str
+    capabilities: Capabilities
+    target: str = ""
+    context_length: int = 0
+
+
+@dataclass(slots=True)
+class Inference:
+    """The model table of one process."""
+
+    providers: Mapping[str, Provider]
+    """By name; the first is the default one."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Alias -> ``provider/model``, beside the standing ones."""
+    context_length: int = 0
+    """Tokens, for engines that do not say; 0: unknown."""
+    engine_timeout: float = 600.0
+    """Seconds for callers without a deadline."""
+
+    @property
+    def default(self) -> Provider:
+        return next(iter(self.providers.values()))
+
+    async def route(self, name: str) -> Route:
+        """Find what ``name``, an alias or ``provider/model``, stands for.
+
+        Raises:
+            NotFound: MODEL_NOT_FOUND.
+            Unavailable: ENGINE_UNAVAILABLE, when only the engine could say and does not answer.
+        """
+        name = name or DEFAULT_ALIAS
+        if name in self.aliases or name in STANDING_ALIASES:
+            target = self.aliases.get(name) or f"{self.default.name}/{self.default.model}"
+            alias = name
+        else:
+            target, alias = name, ""
+        provider_name, _, model = target.partition("/")
+        provider = self.providers.get(provider_name)
+        if provider is None or (not model and not alias):
+            provider = self._by_model(target)
+            model = target
+        if provider is None:
+            raise _unknown(name)
+        known = {info.name: info for info in await self._models(provider)}
+        if not model:
+            model = next(iter(known), "")
+        if not model:
+            raise Unavailable(
+                "ENGINE_UNAVAILABLE", "The model's engine does not answer.", retry_after=1.0
+            )
+        info = known.get(model)
+        if info is None and known and provider.engine.capabilities().reads_tasks:
+            raise _unknown(name)  # engines behind a server refuse by themselves
+        length = (info.context_length if info else 0) or self.context_length
+        return Route(provider, model, alias, length)
+
+    async def generate(self, route: Route, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        """Generate: `Started`, then the engine's events.
+
+        Raises:
+            RagmeshError: as InferService.Generate lists.
+        """
+        validate(request)
+        validate_support(request, route.provider.engine.capabilities())
+        loop = asyncio.get_running_loop()
+        budget = self.engine_timeout if request.timeout is None else request.timeout
+        end = loop.time() + budget
+        request = replace(request, model=route.model, timeout=budget)
+        async with route.provider.admission.slot(end):
+            yield Started(route.provider_model, route.alias)
+            async with aclosing(self._events(route, request)) as events:
+                async for event in _checked(events, end, request.n):
+                    yield event
+
+    def _events(self, route: Route, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
+        engine = route.provider.engine
+        if engine.capabilities().reads_tasks or request.task is Task.COMPLETE:
+            return engine.generate(request)
+        prompt = Prompt(context_length=route.context_length)
+        if request.task is Task.SUMMARIZE:
+            return _summarize(engine, request, prompt)
+        return engine.generate(render(request, prompt))
+
+    async def list_models(self) -> list[ListedModel]:
+        """Aliases, then every provider's models. An engine that does not answer in time is
+        listed by its configured model alone."""
+        lists = await asyncio.gather(*(self._models(p) for p in self.providers.values()))
+        by_provider = dict(zip(self.providers, lists, strict=True))
+        listed: list[ListedModel] = []
+        for alias in dict.fromkeys((*STANDING_ALIASES, *self.aliases)):
+            target = self.aliases.get(alias) or f"{self.default.name}/{self.default.model}"
+            provider_name, _, model = target.partition("/")
+            provider = self.providers[provider_name]
+            infos = by_provider[provider_name]
+            model = model or (infos[0].name if infos else "")
+            length = next((i.context_length for i in infos if i.name == model), 0)
+            listed.append(
+                ListedModel(
+                    alias,
+                    "ragmesh",
+                    provider.engine.capabilities(),
+                    f"{provider_name}/{model}",
+                    length or self.context_length,
+                )
+            )
+        for provider in self.providers.values():
+            listed.extend(
+                ListedModel(
+                    f"{provider.name}/{info.name}",
+                    info.owned_by or provider.name,
+                    provider.engine.capabilities(),
+                    context_length=info.context_length or self.context_length,
+                )
+                for info in by_provider[provider.name]
+            )
+        return listed
+
+    async def available(self) -> bool:
+        """Whether the default provider's engine answers."""
+        try:
+            async with asyncio.timeout(LISTING_TIMEOUT):
+                await self.default.engine.ready()
+        except (RagmeshError, TimeoutError):
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        for provider in self.providers.values():
+            await provider.engine.aclose()
+
+    def _by_model(self, model: str) -> Provider | None:
+        """A provider by its configured model's own name, as OpenAI clients send it."""
+        return next((p for p in self.providers.values() if p.model and p.model == model), None)
+
+    async def _models(self, provider: Provider) -> Sequence[ModelInfo]:
+        infos: Sequence[ModelInfo] = ()
+        with suppress(RagmeshError, TimeoutError):
+            async with asyncio.timeout(LISTING_TIMEOUT):
+                infos = await provider.engine.models()
+        if not provider.model:
+            return infos
+        # The configured model is the default one, whether or not the server lists it.
+        own = [info for info in infos if info.name == provider.model]
+        others = [info for info in infos if info.name != provider.model]
+        return [*(own or [ModelInfo(provider.model)]), *others]
+
+
+async def _checked(
+    events: AsyncGenerator[EngineEvent, None], end: float, choices: int
+) -> AsyncGenerator[EngineEvent, None]:
+    """Hold an engine to the port's promise: in time, one finish a choice, usage last."""
+    finished: set[int] = set()
+    spoke = False
+    usage: Usage | None = None
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
+                event = await anext(events, None)
+        except TimeoutError:
+            raise _timeout() from None
+        if event is None:
+            break
+        if isinstance(event, Usage):
+            usage = event
+            continue
+        if isinstance(event, Finish):
+            finished.add(event.index)
+        else:
+            spoke = spoke or bool(event.text or event.tool_calls or event.reasoning)
+        yield event
+    if len(finished) < choices or not (spoke or finished):
+        raise Internal("ENGINE_BAD_ANSWER", "The engine's answer broke off.")
+    yield usage or Usage(estimated=True)
+
+
+async def _summarize(
+    engine: Engine, request: GenerateRequest, prompt: Prompt
+) -> AsyncGenerator[EngineEvent, None]:
+    """Summarise in one call, or part by part and then the parts' summaries."""
+    parts = summary_parts(request, prompt)
+    spent = Usage()
+    if len(parts) > 1:
+        notes: list[str] = []
+        for part in parts:
+            text, usage = await _joined(engine, summary_request(request, part, partial=True))
+            notes.append(text)
+            spent += usage
+        text = "\n\n".join(notes)
+    else:
+        text = parts[0]
+    async with aclosing(engine.generate(summary_request(request, text))) as events:
+        async for event in events:
+            yield spent + event if isinstance(event, Usage) else event
+
+
+async def _joined(engine: Engine, request: GenerateRequest) -> tuple[str, Usage]:
+    texts: list[str] = []
+    usage = Usage(estimated=True)
+    async with aclosing(engine.generate(request)) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                texts.append(event.text)
+            elif isinstance(event, Usage):
+                usage = event
+    return "".join(texts), usage
+
+
+def _timeout() -> DeadlineExceeded:
+    return DeadlineExceeded("ENGINE_TIMEOUT", "The engine did not answer in time.")
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound("MODEL_NOT_FOUND", f"The model {name[:200]!r} does not exist.", field="model")

@@ -1,0 +1,1 @@
+"""Answers and summaries by choosing sentences: no model, pure functions."""
