@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from services.text.sentences import split_sentences
 
-# [1]  [1, 2]  [1-3]  【1】  ［１］  [Passage 1]  [出典1]: what models write for a citation. A number
-# of four digits is a year, and a link or a footnote definition is no marker.
+# [1]  [1, 2]  [1-3]  【1】  ［１］  [Passage 1]  [出典1]: what models write for a citation. A
+# number of four digits is a year, and a link or a footnote definition is no marker.
 _NUMBERS = r"\d{1,3}(?:\s*[,、，;；‐–~〜-]\s*\d{1,3})*"
 _LABEL = r"(?:(?:passages?|sources?|docs?|documents?|資料|文書|出典|文献)\s*[:：]?\s*)?"
 _MARKER = re.compile(
