@@ -8,6 +8,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from services.runtime.version import VERSION
 
+# Bounds how long a stop waits for a collector that does not answer.
+EXPORT_SECONDS = 3
+
 # Not the global propagator: that one follows OTEL_PROPAGATORS, and the mesh promises traceparent.
 _propagator = TraceContextTextMapPropagator()
 
@@ -46,6 +49,8 @@ def configure_traces(service: str, endpoint: str | None) -> Callable[[], None]:
 
     resource = Resource.create({"service.name": f"ragmesh-{service}", "service.version": VERSION})
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    provider.add_span_processor(
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS))
+    )
     trace.set_tracer_provider(provider)
     return provider.shutdown

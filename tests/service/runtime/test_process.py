@@ -2,41 +2,15 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from services.runtime.settings import EXIT_MISCONFIGURED, OFFSETS
+from tests.service.runtime.conftest import Start
 from tests.service.runtime.ports import free_base
-
-ROOT = Path(__file__).resolve().parents[3]
-
-Start = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts the echo service with settings; metrics are off unless given a base."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(**settings: str) -> subprocess.Popen[str]:
-        defaults = {"grpc_base": str(free_base("infer")), "metrics_base": "0"}
-        for name, value in {**defaults, **settings}.items():
-            monkeypatch.setenv(f"RAGMESH_{name.upper()}", value)
-        command = [sys.executable, "-m", "tests.service.runtime.echo_process"]
-        started.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def get(url: str) -> tuple[int, str]:
