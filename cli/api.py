@@ -1,0 +1,130 @@
+"""The mesh's REST surface, as the commands use it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from cli.console import Failure
+from cli.settings import CommandSettings
+
+RETRYABLE = frozenset({408, 425, 429, 502, 503, 504})
+ATTEMPTS = 6
+LONGEST_PAUSE = 30.0
+_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+
+
+class ApiError(Failure):
+    """The mesh refused, or did not answer."""
+
+    def __init__(self, status: int, text: str, code: str, retry_after: float | None = None) -> None:
+        super().__init__(text, code=code)
+        self.http_status = status
+        """0: there was no answer."""
+        self.retry_after = retry_after
+        """Seconds."""
+
+    @property
+    def may_retry(self) -> bool:
+        return self.http_status == 0 or self.http_status in RETRYABLE
+
+
+class Api:
+    """Calls to one mesh with one token."""
+
+    def __init__(self, settings: CommandSettings, transport: httpx.BaseTransport | None = None):
+        """Raises Failure when there is no token."""
+        self.url = settings.base_url
+        self._client = httpx.Client(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {_token(settings)}"},
+            timeout=_TIMEOUT,
+            transport=transport,
+            # A proxy of the environment has no business between this machine and itself.
+            trust_env=settings.url is not None,
+        )
+
+    def __enter__(self) -> "Api":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """The JSON answer. Raises ApiError."""
+        with self._telling_failures():
+            answer = self._client.request(method, path, **options)
+        if answer.is_error:
+            raise _error(answer)
+        body = answer.json() if answer.content else {}
+        return body if isinstance(body, dict) else {"data": body}
+
+    def call_again(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """As `call`, again after what passes: no answer, overload, a service that is down.
+
+        Only for calls that may run twice.
+        """
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return self.call(method, path, **options)
+            except ApiError as error:
+                if not error.may_retry:
+                    raise
+                pause = error.retry_after or 0.25 * 2**attempt
+                time.sleep(min(pause, LONGEST_PAUSE))
+        return self.call(method, path, **options)
+
+    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """The named events of a stream, each with its data. Raises ApiError."""
+        # Only `ask` streams; the others start without it.
+        from httpx_sse import connect_sse  # noqa: PLC0415
+
+        with (
+            self._telling_failures(),
+            connect_sse(self._client, "POST", path, json=body) as source,
+        ):
+            if source.response.is_error:
+                source.response.read()
+                raise _error(source.response)
+            for event in source.iter_sse():
+                yield event.event, event.data
+
+    @contextmanager
+    def _telling_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise ApiError(
+                0, f"No mesh answers at {self.url}. `ragmesh up` starts one.", "no_answer"
+            ) from error
+        except httpx.HTTPError as error:
+            kind = type(error).__name__
+            raise ApiError(0, f"The call to {self.url} broke off ({kind}).", "no_answer") from error
+
+
+def _token(settings: CommandSettings) -> str:
+    if settings.token is not None:
+        return settings.token.get_secret_value()
+    try:
+        return settings.admin_token.read_text("ascii").strip()
+    except OSError as error:
+        raise Failure(
+            f"There is no token: {settings.admin_token} cannot be read ({error.strerror}). "
+            "`ragmesh up` writes it; RAGMESH_TOKEN gives another.",
+            code="no_token",
+        ) from error
+
+
+def _error(answer: httpx.Response) -> ApiError:
+    try:
+        error = answer.json()["error"]
+        text, code = str(error["message"]), str(error.get("code") or "error")
+        param = error.get("param")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text, code, param = f"HTTP {answer.status_code}", "error", None
+    where = f" ({param})" if param else ""
+    wait = answer.headers.get("retry-after", "")
+    retry_after = float(wait) if wait.isdecimal() else None
+    return ApiError(answer.status_code, f"{text}{where}", code, retry_after)

@@ -1,0 +1,1 @@
+"""One module per command; each is given its settings and screen and calls what does the work."""

@@ -1,0 +1,159 @@
+"""`ragmesh keys`: consumers, their keys, and the certificates between the services."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from cli.options import JsonOption, LangOption, command
+from gateway.certificates import ensure_certificates
+from gateway.credentials import SCOPES
+from gateway.keys import Keyring
+
+Algorithm = Annotated[
+    Literal["ES256", "RS256"] | None,
+    typer.Option(help="Default: ES256 for a new consumer, the last key's for a rotation."),
+]
+
+keys = typer.Typer(
+    no_args_is_help=True,
+    help="Make, rotate and revoke the keys that sign tokens; make certificates.",
+)
+
+
+@keys.command()
+def create(
+    consumer: Annotated[str, typer.Argument(help="The issuer's name: `iss` of its tokens.")],
+    *,
+    tenant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A tenant its tokens may name; repeat for more. Default: the consumer's "
+            "name. '*' trusts it with every tenant."
+        ),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="A scope its tokens may carry; repeat for more. Default: all."),
+    ] = None,
+    algorithm: Algorithm = None,
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """Make a consumer and its first key, and render kong.yml.
+
+    Example:
+
+      ragmesh keys create acme --tenant acme --scope chat --scope search
+    """
+    with command(as_json, lang) as session:
+        keyring = Keyring(session.settings.data)
+        kid = keyring.create(
+            consumer,
+            tenants=tenant or [consumer],
+            scopes=scope or SCOPES,
+            algorithm=algorithm or "ES256",
+        )
+        session.screen.line(kid)
+        session.screen.json({"kid": kid, "consumer": consumer, "rendered": str(keyring.rendered)})
+
+
+@keys.command()
+def rotate(
+    consumer: Annotated[str, typer.Argument(help="The consumer.")],
+    algorithm: Algorithm = None,
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """Give a consumer a new key, which signs from now on.
+
+    The older keys go on verifying: revoke each when the last of its tokens has expired.
+
+    Example:
+
+      ragmesh keys rotate local
+    """
+    with command(as_json, lang) as session:
+        kid = Keyring(session.settings.data).rotate(consumer, algorithm=algorithm)
+        session.screen.line(kid)
+        session.screen.json({"kid": kid, "consumer": consumer})
+
+
+@keys.command()
+def revoke(
+    kid: Annotated[str, typer.Argument(help="The key, as `ragmesh keys list` shows it.")],
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """End a key: every token it signed is refused within a second.
+
+    Example:
+
+      ragmesh keys revoke local-3f9a1c2b4d5e
+    """
+    with command(as_json, lang) as session:
+        Keyring(session.settings.data).revoke(kid)
+        session.screen.line(kid)
+        session.screen.json({"revoked": kid})
+
+
+@keys.command("list")
+def list_keys(as_json: JsonOption = False, lang: LangOption = None) -> None:
+    """List the keys, the signing key of each consumer last."""
+    with command(as_json, lang) as session:
+        facts = Keyring(session.settings.data).facts()
+        session.screen.json({"keys": [asdict(key) for key in facts]})
+        if not as_json:
+            table = Table(box=None, pad_edge=False)
+            for column in ("key", "consumer", "alg", "created", "signs", "tenants", "scopes"):
+                table.add_column(column, overflow="fold")
+            for key in facts:
+                table.add_row(
+                    key.kid,
+                    key.consumer,
+                    key.algorithm,
+                    key.created_at,
+                    "yes" if key.can_sign else "no",
+                    " ".join(key.tenants),
+                    " ".join(key.scopes),
+                )
+            session.screen.out.print(table)
+
+
+@keys.command()
+def render(as_json: JsonOption = False, lang: LangOption = None) -> None:
+    """Render kong.yml again from its source, keeping the consumers."""
+    with command(as_json, lang) as session:
+        keyring = Keyring(session.settings.data)
+        keyring.render()
+        session.screen.line(str(keyring.rendered))
+        session.screen.json({"rendered": str(keyring.rendered)})
+
+
+@keys.command()
+def tls(
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="A further DNS name or address in every certificate; repeat for more."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to. Default: tls under RAGMESH_DATA.")
+    ] = None,
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """Make a CA and one certificate per service, for mTLS off loopback; renew what expires.
+
+    Examples:
+
+      ragmesh keys tls
+
+      RAGMESH_TLS_DIR=var/tls RAGMESH_HOST=0.0.0.0 ragmesh up
+    """
+    with command(as_json, lang) as session:
+        folder = out or session.settings.data / "tls"
+        renewed = ensure_certificates(folder, names=name or [])
+        session.screen.line(f"{folder}: {', '.join(renewed) or '-'}")
+        session.screen.json({"folder": str(folder), "renewed": renewed})

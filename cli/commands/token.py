@@ -1,0 +1,77 @@
+"""`ragmesh token`: issue a bearer token."""
+
+import re
+import time
+from typing import Annotated
+
+import typer
+
+from cli.bootstrap import LOCAL_CONSUMER, LOCAL_TENANT
+from cli.console import Failure
+from cli.options import JsonOption, LangOption, command
+from gateway.credentials import SCOPES
+from gateway.keys import KeyFacts, Keyring
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LIFETIME = re.compile(r"(\d{1,9})([smhd]?)")
+
+
+def token(
+    *,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="The tenant. Default: the one of the admin token, else the consumer's."),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A scope; repeat, or separate by spaces. Default: all of the consumer's."
+        ),
+    ] = None,
+    ttl: Annotated[str, typer.Option(help="How long it lives: 900, 15m, 12h, 30d.")] = "1h",
+    subject: Annotated[str, typer.Option(help="The user: `sub`.")] = "operator",
+    consumer: Annotated[str, typer.Option(help="Whose key signs it: `iss`.")] = LOCAL_CONSUMER,
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """Issue a token, signed by the newest key of a consumer.
+
+    Examples:
+
+      ragmesh token
+
+      ragmesh token --tenant acme --scope chat --scope search --ttl 15m
+
+      curl -H "Authorization: Bearer $(ragmesh token)" http://127.0.0.1:8000/v1/models
+    """
+    with command(as_json, lang) as session:
+        lifetime = parse_lifetime(ttl)
+        keyring = Keyring(session.settings.data)
+        mine = [key for key in keyring.facts() if key.consumer == consumer]
+        allowed = mine[-1].scopes if mine else SCOPES
+        issued = keyring.issue(
+            consumer=consumer,
+            subject=subject,
+            tenant=tenant or _usual_tenant(consumer, mine),
+            scopes=" ".join(scope).split() if scope else allowed,
+            lifetime=lifetime,
+        )
+        session.screen.line(issued)
+        session.screen.json({"token": issued, "expires_at": int(time.time()) + lifetime})
+
+
+def parse_lifetime(text: str) -> int:
+    """Seconds of ``900``, ``15m``, ``12h`` or ``30d``. Raises Failure."""
+    match = _LIFETIME.fullmatch(text.strip().lower())
+    seconds = int(match[1]) * _UNITS[match[2] or "s"] if match else 0
+    if seconds <= 0:
+        raise Failure(f"--ttl {text!r} is no lifetime: write 900, 15m, 12h or 30d.", code="bad_ttl")
+    return seconds
+
+
+def _usual_tenant(consumer: str, facts: list[KeyFacts]) -> str | None:
+    """The admin token's tenant, or the one a consumer has; else the token's subject decides."""
+    if consumer == LOCAL_CONSUMER:
+        return LOCAL_TENANT
+    tenants = facts[-1].tenants if facts else ()
+    return tenants[0] if len(tenants) == 1 and tenants[0] != "*" else None
