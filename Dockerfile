@@ -37,6 +37,7 @@ ENV PATH=/opt/ragmesh/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HF_HUB_OFFLINE=1 \
+    GRPC_VERBOSITY=ERROR \
     RAGMESH_DATA=/var/lib/ragmesh
 WORKDIR /var/lib/ragmesh
 USER 10001
