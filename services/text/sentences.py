@@ -22,7 +22,11 @@ _LOWER_NEXT = re.compile(r"\s+[a-z]")
 # A hanging line break ends a sentence unless the line was merely wrapped: it neither ends with a
 # terminator nor is it short, and the next line goes on in lower case or in Japanese script.
 _WRAPPED_NEXT = re.compile(r"\n[^\S\n]*[a-z\u3041-\u30ff\u4e00-\u9fff、，,;)」]")
-_SHORT_LINE = 24
+# A line that ends so goes on, however short it is.
+_RUNS_ON = ("、", "，", ",")
+_PLAIN_NEXT = re.compile(r"\n[^\S\n]*[^\s\d*+•・#>|-]")
+# Columns; kana and kanji take two.
+_SHORT_LINE = 32
 # Brackets that are never closed must not swallow the rest of the text.
 _MAX_BRACKETED = 400
 
@@ -82,8 +86,14 @@ def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
 
 
 def _is_wrapped(text: str, start: int, line_break: int) -> bool:
-    line_start = text.rfind("\n", start, line_break) + 1 or start
-    long_line = line_break - line_start >= _SHORT_LINE
+    # The line's own start: a sentence that begins late in a line can be wrapped at its end.
+    back = max(0, start - _SHORT_LINE)
+    line_start = text.rfind("\n", back, line_break) + 1 or back
+    line = text[line_start:line_break].rstrip()
+    if line.endswith(_RUNS_ON):
+        return _PLAIN_NEXT.match(text, line_break) is not None
+    width = len(line) if line.isascii() else sum(2 if char > "\u2e7f" else 1 for char in line[:48])
+    long_line = width >= _SHORT_LINE
     return long_line and _WRAPPED_NEXT.match(text, line_break) is not None
 
 

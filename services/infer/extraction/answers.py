@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.infer.extraction.questions import Kind, holds, kind_of
-from services.infer.extraction.sentences import sentences_of
+from services.infer.extraction.sentences import is_fragment, sentences_of, without_markers
 from services.infer.ports import Passage
 from services.text.language import detect_language
 from services.text.terms import content_terms
@@ -28,6 +28,8 @@ _HEADING = 0.25
 _KIND_BONUS = 0.22
 _RANK_PENALTY = 0.05
 _SAME_LANGUAGE = 0.15
+_QUESTION_PENALTY = 0.3
+_FRAGMENT_PENALTY = 0.5
 _SECOND = 0.72
 _NEW_COVERAGE = 0.18
 
@@ -74,7 +76,7 @@ def answer(question: str, passages: Sequence[Passage]) -> list[AnswerSentence]:
     if not ranked or not is_relevant(ranked[0]):
         return []
     return [
-        AnswerSentence(chosen.text, passages[chosen.passage].marker)
+        AnswerSentence(without_markers(chosen.text), passages[chosen.passage].marker)
         for chosen in _choose(question, ranked)
     ]
 
@@ -130,7 +132,10 @@ def rank(question: str, passages: Sequence[Passage]) -> list[_Candidate]:
             if same:
                 score += _SAME_LANGUAGE
             if candidate.text.rstrip().endswith(("?", "？")):
-                score -= 0.2  # a question is rarely an answer
+                score -= _QUESTION_PENALTY  # a question is rarely an answer
+            if is_fragment(candidate.text):
+                # A heading repeats the question's words and answers nothing.
+                score -= _FRAGMENT_PENALTY * (0.4 if holds(kind, candidate.text, question) else 1)
             ranked.append(
                 _Candidate(
                     candidate.text,

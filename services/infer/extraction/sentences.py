@@ -15,6 +15,10 @@ _HEADING = re.compile(r"^#{1,6}\s")
 _CLAUSE = re.compile(r"[、，,;；|\t\n]\s*|\s(?=\S)")
 
 
+_END = re.compile(r"[.!?。！？…:：;；][\s\"'”’」』）)\]*_`]*$")
+_MARKER = re.compile(r"[\[【［](\s*\d{1,3}(?:\s*[,、，-]\s*\d{1,3})*\s*)[\]】］]")
+
+
 def sentences_of(text: str) -> Iterator[str]:
     """The sentences of `text`, verbatim but for line wraps and bullets; headings are left out."""
     for span in split_sentences(text):
@@ -25,6 +29,16 @@ def sentences_of(text: str) -> Iterator[str]:
             sentence = unwrap(piece)
             if sentence:
                 yield sentence
+
+
+def is_fragment(sentence: str) -> bool:
+    """Whether it is a heading, a table's row or another line that is no sentence."""
+    return not _END.search(sentence)
+
+
+def without_markers(sentence: str) -> str:
+    """A text's own ``[1]`` must not read as a citation of ours."""
+    return _MARKER.sub(r"(\1)", sentence)
 
 
 def unwrap(text: str) -> str:
