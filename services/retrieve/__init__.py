@@ -1,1 +1,1 @@
-"""Embeds, indexes and searches documents."""
+"""Collections of documents: embedding, indexing, hybrid search."""

@@ -1,1 +1,16 @@
-"""One module per engine behind the ports."""
+"""Back-ends of retrieve, by the names that settings use. Only the chosen ones are imported."""
+
+ENCODERS = {
+    "sentence-transformers": "services.retrieve.adapters.sentence_transformers:Model",
+}
+STORES = {
+    "edge": "services.retrieve.adapters.edge.client:EdgeStore",
+}
+ANALYZERS = {
+    "engine": "services.retrieve.adapters.terms:TermsAnalyzer",
+}
+RERANKERS: dict[str, str] = {}
+
+PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
+PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "memory", "redis", "rediss"})
+PLANNED_ANALYZERS = frozenset({"whoosh"})

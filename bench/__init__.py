@@ -1,0 +1,1 @@
+"""Benchmarks and evaluations. They print tables and are no tests."""

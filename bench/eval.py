@@ -1,0 +1,272 @@
+"""``python -m bench.eval``: retrieval quality through the real service.
+
+Starts a retrieve service of its own on free ports with empty data, indexes each set with one chunk
+per document over gRPC, asks every question in every mode, and prints nDCG@10, Recall@100 and
+MRR@10 with the latency of a search. Sets lie in folders with corpus.jsonl, queries.jsonl and
+qrels.tsv.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, quantiles
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ragmesh.retrieve.v1 import retrieve_pb2 as pb
+from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
+from services.text.language import detect_language
+from services.text.normalize import normalize
+
+MODES = {
+    "dense": pb.SEARCH_MODE_DENSE,
+    "sparse": pb.SEARCH_MODE_SPARSE,
+    "hybrid": pb.SEARCH_MODE_HYBRID,
+}
+METADATA = (("x-ragmesh-tenant", hashlib.sha256(b"eval").hexdigest()),)
+DEPTH = 100
+START_SECONDS = 120.0
+IN_FLIGHT = 4
+RETRIEVE_OFFSET = 2
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """A corpus, questions, and which documents answer them (grades above 0)."""
+
+    name: str
+    corpus: Sequence[tuple[str, str, str]]
+    """Id, title, text."""
+    queries: Sequence[tuple[str, str]]
+    relevant: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One line of the table; times in milliseconds."""
+
+    set: str
+    mode: str
+    queries: int
+    ndcg_10: float
+    recall_100: float
+    mrr_10: float
+    p50_ms: float
+    p99_ms: float
+
+
+def read_set(folder: Path, limit: int) -> RetrievalSet:
+    """Read a set; documents without a text are skipped."""
+    corpus = [
+        (one["_id"], one.get("title", ""), one["text"])
+        for one in _json_lines(folder / "corpus.jsonl")
+        if one["text"].strip()
+    ]
+    relevant: dict[str, dict[str, int]] = defaultdict(dict)
+    lines = (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    for line in lines:
+        query, document, grade = line.split("\t")
+        if int(grade) > 0:
+            relevant[query][document] = int(grade)
+    queries = [
+        (one["_id"], one["text"])
+        for one in _json_lines(folder / "queries.jsonl")
+        if one["_id"] in relevant
+    ]
+    return RetrievalSet(folder.name, corpus, queries[: limit or None], relevant)
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8") as lines:
+        yield from (json.loads(line) for line in lines if line.strip())
+
+
+@contextmanager
+def retrieve_service() -> Iterator[str]:
+    """A retrieve process with empty data; yields its address."""
+    base = _free_base()
+    with tempfile.TemporaryDirectory(prefix="ragmesh-eval-") as data:
+        environment = {
+            **os.environ,
+            "RAGMESH_DATA": data,
+            "RAGMESH_GRPC_BASE": str(base),
+            "RAGMESH_METRICS_BASE": "0",
+            "RAGMESH_LOG_LEVEL": "WARNING",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.retrieve"],
+            env=environment,
+            cwd=Path(__file__).parent.parent,
+        )
+        try:
+            yield f"127.0.0.1:{base + RETRIEVE_OFFSET}"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _free_base() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1]) - RETRIEVE_OFFSET
+
+
+async def wait_until_serving(channel: grpc.aio.Channel) -> None:
+    """Return once the service's health says SERVING."""
+    health = health_pb2_grpc.HealthStub(channel)
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        try:
+            answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        except grpc.aio.AioRpcError:
+            answer = None
+        if answer and answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return
+        await asyncio.sleep(0.2)
+    raise SystemExit("The retrieve service did not start.")
+
+
+async def index(stub: pb_grpc.RetrieveServiceStub, one: RetrievalSet) -> float:
+    """Index a set's corpus; returns documents per second."""
+    await stub.CreateCollection(pb.CreateCollectionRequest(name=one.name), metadata=METADATA)
+    started = time.monotonic()
+    done = 0
+    async for _ in stub.IndexDocuments(_frames(one), metadata=METADATA):
+        done += 1
+        if sys.stderr.isatty() and done % 50 == 0:
+            print(f"\r{one.name}: {done}/{len(one.corpus)}", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    if done != len(one.corpus):
+        raise SystemExit(f"{one.name}: {done} of {len(one.corpus)} documents were indexed.")
+    return done / (time.monotonic() - started)
+
+
+async def _frames(one: RetrievalSet) -> AsyncIterator[pb.IndexDocumentsRequest]:
+    yield pb.IndexDocumentsRequest(header=pb.IndexHeader(collection=one.name))
+    for document_id, title, text in one.corpus:
+        normalized = normalize(text)
+        document = pb.IndexDocument(
+            id=document_id,
+            title=normalize(title),
+            content_hash=hashlib.sha256(f"{title}\0{text}".encode()).hexdigest(),
+            chunk_count=1,
+        )
+        chunk = pb.IndexChunk(
+            index=0,
+            text=text,
+            normalized_text=normalized,
+            language=detect_language(normalized),
+        )
+        yield pb.IndexDocumentsRequest(document=document)
+        yield pb.IndexDocumentsRequest(chunks=pb.IndexChunks(chunks=[chunk]))
+
+
+async def ask(stub: pb_grpc.RetrieveServiceStub, one: RetrievalSet, mode: str) -> Quality:
+    """Ask every question of a set in one mode."""
+    slots = asyncio.Semaphore(IN_FLIGHT)
+    seconds: list[float] = []
+
+    async def search(text: str) -> list[str]:
+        request = pb.SearchRequest(
+            collection=one.name, query=normalize(text), mode=MODES[mode], top_k=DEPTH
+        )
+        async with slots:
+            started = time.monotonic()
+            answer = await stub.Search(request, metadata=METADATA)
+            seconds.append(time.monotonic() - started)
+        return [hit.passage.document_id for hit in answer.hits]
+
+    runs = await asyncio.gather(*(search(text) for _, text in one.queries))
+    grades = [one.relevant[query] for query, _ in one.queries]
+    pairs = list(zip(runs, grades, strict=True))
+    cuts = quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
+    return Quality(
+        one.name, mode, len(pairs),
+        round(fmean(ndcg(run, grade, 10) for run, grade in pairs), 4),
+        round(fmean(recall(run, grade, DEPTH) for run, grade in pairs), 4),
+        round(fmean(reciprocal_rank(run, grade, 10) for run, grade in pairs), 4),
+        round(cuts[49] * 1000, 1), round(cuts[98] * 1000, 1),
+    )  # fmt: skip
+
+
+def ndcg(run: Sequence[str], grades: Mapping[str, int], depth: int) -> float:
+    """Normalised discounted cumulative gain, with the grade as gain."""
+    gains = [grades.get(document, 0) for document in run[:depth]]
+    ideal = sorted(grades.values(), reverse=True)[:depth]
+    return _discounted(gains) / _discounted(ideal)
+
+
+def _discounted(gains: Sequence[int]) -> float:
+    return sum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
+
+
+def recall(run: Sequence[str], grades: Mapping[str, int], depth: int) -> float:
+    """Share of the relevant documents that were found."""
+    return len(grades.keys() & set(run[:depth])) / len(grades)
+
+
+def reciprocal_rank(run: Sequence[str], grades: Mapping[str, int], depth: int) -> float:
+    """1 / rank of the first relevant document; 0 when there is none."""
+    return next((1 / place for place, one in enumerate(run[:depth], 1) if one in grades), 0.0)
+
+
+async def evaluate(address: str, folders: Sequence[Path], limit: int) -> list[Quality]:
+    rows: list[Quality] = []
+    print(f"{'set':<20}{'mode':<8}{'queries':>8}{'nDCG@10':>9}{'R@100':>8}{'MRR@10':>8}"
+          f"{'p50 ms':>8}{'p99 ms':>8}")  # fmt: skip
+    async with grpc.aio.insecure_channel(address) as channel:
+        await wait_until_serving(channel)
+        stub = pb_grpc.RetrieveServiceStub(channel)
+        for folder in folders:
+            one = read_set(folder, limit)
+            rate = await index(stub, one)
+            for mode in MODES:
+                row = await ask(stub, one, mode)
+                rows.append(row)
+                print(f"{row.set:<20}{mode:<8}{row.queries:>8}{row.ndcg_10:>9.4f}"
+                      f"{row.recall_100:>8.4f}{row.mrr_10:>8.4f}{row.p50_ms:>8.1f}"
+                      f"{row.p99_ms:>8.1f}", flush=True)  # fmt: skip
+            print(f"{one.name}: {len(one.corpus)} documents at {rate:.0f}/s", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Retrieval quality through the real service.")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of sets, or one of them")
+    parser.add_argument("--set", action="append", default=[], help="only sets of this name")
+    parser.add_argument("--limit", type=int, default=0, help="at most so many queries of a set")
+    parser.add_argument("--json", type=Path, help="write the rows here as JSON")
+    arguments = parser.parse_args()
+    folders = sorted(
+        found.parent
+        for folder in arguments.folders
+        if folder.is_dir()
+        for found in (*folder.glob("corpus.jsonl"), *folder.glob("*/corpus.jsonl"))
+    )
+    if arguments.set:
+        folders = [folder for folder in folders if folder.name in arguments.set]
+    if not folders:
+        raise SystemExit("No retrieval sets found; name a folder, as in: make eval EVAL_DATA=DIR")
+    with retrieve_service() as address:
+        rows = asyncio.run(evaluate(address, folders, arguments.limit))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""``python -m services.retrieve``: the composition root."""
+
+from services.retrieve.adapters import (
+    ANALYZERS,
+    ENCODERS,
+    PLANNED_ANALYZERS,
+    PLANNED_ENCODERS,
+    PLANNED_STORES,
+    STORES,
+)
+from services.retrieve.core import CollectionOptions, Retrieval
+from services.retrieve.encoding import Encoder
+from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
+from services.retrieve.settings import RetrieveSettings
+from services.runtime.registry import resolve
+from services.runtime.server import Service, run
+from services.runtime.settings import load
+
+
+def build(settings: RetrieveSettings) -> Service:
+    """Wire the chosen adapters together."""
+    model_class = resolve(
+        ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
+    )
+    store_class = resolve(STORES, settings.vector_backend, "VECTOR_URL", planned=PLANNED_STORES)
+    analyzer_class = resolve(
+        ANALYZERS, settings.sparse_backend, "SPARSE_BACKEND", planned=PLANNED_ANALYZERS
+    )
+    model = model_class(
+        settings.embedding_model,
+        languages=settings.embedding_languages,
+        device=settings.embedding_device,
+        precision=settings.embedding_precision,
+        threads=settings.embedding_threads,
+    )
+    encoder = Encoder(
+        model,
+        batch_tokens=settings.embedding_batch_tokens,
+        queue=settings.embedding_queue,
+        query_cache=settings.query_cache,
+    )
+    store = store_class(settings.vector_location, settings.data, open_shards=settings.open_shards)
+    options = CollectionOptions(
+        settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
+    )
+    retrieval = Retrieval(store, encoder, analyzer_class(), options)
+    backends = {
+        "embedding_backend": settings.embedding_backend,
+        "vector_backend": store.backend,
+        "sparse_backend": settings.sparse_backend,
+    }
+    servicer = RetrieveServicer(retrieval, backends)
+    return Service(
+        name=settings.service,
+        register=lambda server: register(servicer, server),
+        service_names=(SERVICE_NAME,),
+        ready=retrieval.start,
+        aclose=retrieval.aclose,
+    )
+
+
+if __name__ == "__main__":
+    run(build, load(RetrieveSettings))

@@ -1,0 +1,243 @@
+"""The store as the servicer's process sees it: calls to an engine process that it looks after."""
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from prometheus_client import Counter, Gauge
+
+from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
+from services.retrieve.ports import (
+    Candidate,
+    Collection,
+    CollectionKey,
+    Document,
+    EncodedChunk,
+    NewCollection,
+    Published,
+    StoredChunk,
+    StoreQuery,
+)
+from services.runtime.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+RESTARTS = Counter("ragmesh_retrieve_engine_restarts", "Times that the engine was started again.")
+UP = Gauge("ragmesh_retrieve_engine_up", "Whether the engine's process answers: 1 or 0.")
+IN_FLIGHT = Gauge("ragmesh_retrieve_engine_in_flight", "Calls that the engine has not answered.")
+
+_MODULE = "services.retrieve.adapters.edge.engine"
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+# A call that comes while the engine restarts waits this long for it.
+_PATIENCE_SECONDS = 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+
+class EdgeStore:
+    """Qdrant Edge in a process of its own, started again whenever it dies."""
+
+    def __init__(self, location: str, data: Path, *, open_shards: int = 64) -> None:
+        """Args:
+        location: what follows ``edge://``; empty for ``retrieve`` under `data`.
+        data: where everything durable lives.
+        open_shards: how many collections are open at once.
+        """
+        self._root = Path(location) if location else data / "retrieve"
+        self._open_shards = open_shards
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._up = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def backend(self) -> str:
+        return "qdrant-edge"
+
+    @property
+    def process_id(self) -> int | None:
+        """The running engine's process id."""
+        return self._process.pid if self._process and self._up.is_set() else None
+
+    async def start(self) -> None:
+        reader = await self._launch()
+        self._supervisor = asyncio.create_task(self._supervise(reader), name="edge-supervisor")
+
+    async def aclose(self) -> None:
+        self._closing = True
+        if self._writer is not None:
+            self._writer.close()  # its end is the sign to close the shards and leave
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        self._lost()
+
+    async def _launch(self) -> asyncio.StreamReader:
+        """Start the process and return once it can work."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", _MODULE,
+                str(theirs.fileno()), str(os.getpid()), str(self._root), str(self._open_shards),
+                pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        try:
+            await asyncio.wait_for(_receive(reader), _START_SECONDS)
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            self._writer.close()
+            if self._process.returncode is None:
+                self._process.kill()
+            await self._process.wait()
+            raise _unavailable("The engine does not start.") from None
+        self._up.set()
+        UP.set(1)
+        return reader
+
+    async def _supervise(self, reader: asyncio.StreamReader) -> None:
+        """Hand out answers; when the process dies, start it again."""
+        while True:
+            await self._hand_out(reader)
+            self._lost()
+            if self._closing:
+                return
+            log.error("the engine's process died")
+            pause = _FIRST_PAUSE
+            while True:
+                await asyncio.sleep(pause)
+                RESTARTS.inc()
+                try:
+                    reader = await self._launch()
+                    break
+                except Unavailable:
+                    log.exception("the engine does not start")
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _hand_out(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                number, fine, result = await _receive(reader)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                break
+            future = self._pending.pop(number, None)
+            IN_FLIGHT.set(len(self._pending))
+            if future is None or future.done():
+                continue  # the caller has left
+            if fine:
+                future.set_result(result)
+            else:
+                future.set_exception(result)
+        if self._process is not None:
+            if self._process.returncode is None and not self._closing:
+                self._process.kill()  # it closed the socket, yet lives
+            await self._process.wait()
+
+    def _lost(self) -> None:
+        self._up.clear()
+        UP.set(0)
+        if self._writer is not None:
+            self._writer.close()
+        pending, self._pending = self._pending, {}
+        IN_FLIGHT.set(0)
+        for future in pending.values():
+            if not future.done():
+                future.set_exception(_unavailable("The engine was restarted; try again."))
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        if not self._up.is_set():
+            try:
+                await asyncio.wait_for(self._up.wait(), _PATIENCE_SECONDS)
+            except TimeoutError:
+                raise _unavailable("The engine is not running; it is being started.") from None
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        number = self._send(method, arguments)
+        self._pending[number] = future
+        IN_FLIGHT.set(len(self._pending))
+        with suppress(ConnectionError):  # the supervisor fails the future
+            # Awaited here: a writer that is far ahead of the engine has to wait.
+            await cast(asyncio.StreamWriter, self._writer).drain()
+        return await future
+
+    def _send(self, method: str, arguments: Sequence[Any]) -> int:
+        number = next(self._numbers)
+        cast(asyncio.StreamWriter, self._writer).write(pack((number, method, arguments)))
+        return number
+
+    async def create_collection(self, collection: NewCollection, limit: int) -> Collection:
+        return cast(Collection, await self._call("create_collection", collection, limit))
+
+    async def get_collection(self, key: CollectionKey) -> Collection:
+        return cast(Collection, await self._call("get_collection", key))
+
+    async def list_collections(self, tenant: str, after: str, limit: int) -> Sequence[Collection]:
+        found = await self._call("list_collections", tenant, after, limit)
+        return cast(Sequence[Collection], found)
+
+    async def delete_collection(self, key: CollectionKey) -> int:
+        return cast(int, await self._call("delete_collection", key))
+
+    async def check_documents(
+        self, key: CollectionKey, versions: Sequence[tuple[str, str]]
+    ) -> Sequence[tuple[str, int]]:
+        found = await self._call("check_documents", key, versions)
+        return cast(Sequence[tuple[str, int]], found)
+
+    async def get_document(self, key: CollectionKey, document_id: str) -> Document:
+        return cast(Document, await self._call("get_document", key, document_id))
+
+    async def list_documents(
+        self, key: CollectionKey, after: str, limit: int
+    ) -> Sequence[Document]:
+        return cast(Sequence[Document], await self._call("list_documents", key, after, limit))
+
+    async def list_chunks(
+        self, key: CollectionKey, document_id: str, start: int, limit: int
+    ) -> Sequence[StoredChunk]:
+        found = await self._call("list_chunks", key, document_id, start, limit)
+        return cast(Sequence[StoredChunk], found)
+
+    async def delete_document(self, key: CollectionKey, document_id: str) -> int:
+        return cast(int, await self._call("delete_document", key, document_id))
+
+    async def stage(
+        self,
+        key: CollectionKey,
+        documents: Sequence[tuple[str, Document]],
+        chunks: Sequence[EncodedChunk],
+    ) -> None:
+        await self._call("stage", key, documents, chunks)
+
+    async def publish(self, key: CollectionKey, tokens: Sequence[str]) -> Sequence[Published]:
+        return cast(Sequence[Published], await self._call("publish", key, tokens))
+
+    def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:
+        if tokens and self._up.is_set():  # a new process knows nothing of them
+            self._send("discard", (key, tokens))
+
+    async def search(self, key: CollectionKey, query: StoreQuery) -> Sequence[Candidate]:
+        return cast(Sequence[Candidate], await self._call("search", key, query))
+
+
+async def _receive(reader: asyncio.StreamReader) -> tuple[int, bool, Any]:
+    header = await reader.readexactly(HEADER_BYTES)
+    return cast(tuple[int, bool, Any], unpack(await reader.readexactly(body_length(header))))
+
+
+def _unavailable(message: str) -> Unavailable:
+    return Unavailable("ENGINE_UNAVAILABLE", message, retry_after=1.0)

@@ -1,0 +1,145 @@
+"""The engine's process: ``python -m services.retrieve.adapters.edge.engine FD PARENT ROOT SHARDS``.
+
+One thread reads calls from the socket, one carries them out. Reads go before writes, but a write
+gets its turn after so many reads. It ends when its parent does: by the socket's end, and on Linux
+also by signal.
+"""
+
+import ctypes
+import itertools
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
+from services.retrieve.adapters.edge.index import Index
+from services.runtime.errors import Internal, RagmeshError
+
+log = logging.getLogger(__name__)
+
+READS = frozenset(
+    {
+        "check_documents", "get_collection", "get_document", "list_chunks", "list_collections",
+        "list_documents", "search", "stats",
+    }
+)  # fmt: skip
+WRITES = frozenset(
+    {"create_collection", "delete_collection", "delete_document", "discard", "publish", "stage"}
+)
+READS_PER_WRITE = 8
+"""A waiting write is carried out after at most so many reads."""
+IDLE_SECONDS = 300.0
+"""A shard that nobody used for so long is closed."""
+_PR_SET_PDEATHSIG = 1
+
+Call = tuple[int, str, Sequence[Any]]
+
+
+class Calls:
+    """Calls that wait, reads before writes."""
+
+    def __init__(self) -> None:
+        self._reads: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._writes: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._waiting = threading.Semaphore(0)
+        self._reads_since_write = 0
+        self.ended = False
+
+    def put(self, call: Call) -> None:
+        (self._reads if call[1] in READS else self._writes).put(call)
+        self._waiting.release()
+
+    def end(self) -> None:
+        """No more calls come."""
+        self.ended = True
+        self._waiting.release()
+
+    def get(self, timeout: float) -> Call | None:
+        """The next call; None after `timeout` seconds without one, or at the end."""
+        if not self._waiting.acquire(timeout=timeout) or self.ended:
+            return None
+        write_first = self._reads_since_write >= READS_PER_WRITE
+        queues = (self._writes, self._reads) if write_first else (self._reads, self._writes)
+        for one in queues:
+            try:
+                call = one.get_nowait()
+            except queue.Empty:
+                continue
+            self._reads_since_write = self._reads_since_write + 1 if one is self._reads else 0
+            return call
+        return None
+
+
+def main(arguments: Sequence[str]) -> None:
+    descriptor, parent, root, open_shards = arguments
+    _die_with(int(parent))
+    # Ctrl-C reaches the whole group; the servicer drains first and then closes the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    with socket.socket(fileno=int(descriptor)) as link:
+        index = Index(Path(root), int(open_shards))
+        calls = Calls()
+        threading.Thread(target=_read, args=(link, calls), daemon=True).start()
+        link.sendall(pack((0, True, None)))  # ready
+        try:
+            _work(index, calls, link)
+        finally:
+            index.close()
+
+
+def _work(index: Index, calls: Calls, link: socket.socket) -> None:
+    for turn in itertools.count():
+        call = calls.get(timeout=IDLE_SECONDS)
+        if calls.ended:
+            return
+        if call is None or turn % 10_000 == 0:
+            index.close_idle(IDLE_SECONDS)
+        if call is not None:
+            try:
+                link.sendall(pack(_carry_out(index, call)))
+            except OSError:
+                return  # the parent is gone
+
+
+def _carry_out(index: Index, call: Call) -> tuple[int, bool, Any]:
+    number, method, arguments = call
+    try:
+        if method not in READS and method not in WRITES:
+            raise ValueError("an unknown method was called")
+        return number, True, getattr(index, method)(*arguments)
+    except RagmeshError as error:
+        return number, False, error
+    except Exception:
+        log.exception("a call of the engine failed: %s", method)
+        return number, False, Internal("ENGINE_FAILED", "The engine failed.")
+
+
+def _read(link: socket.socket, calls: Calls) -> None:
+    with link.makefile("rb") as stream:
+        while len(header := stream.read(HEADER_BYTES)) == HEADER_BYTES:
+            size = body_length(header)
+            body = stream.read(size)
+            if len(body) < size:
+                break
+            calls.put(unpack(body))
+    calls.end()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent dies, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(0)  # it died before that
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,353 @@
+"""Collections of one data folder: catalog and shards together, one operation at a time.
+
+Publishing a batch: its versions are named orphans (commit), its points are written and flushed,
+then one commit makes the versions current and the replaced ones orphans, then their points go.
+Searches leave out the points of orphans, so a document changes at the commit and at no other
+moment. Whatever dies in between, orphans are removed when the collection is opened next.
+"""
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from services.retrieve.adapters.edge import conditions
+from services.retrieve.adapters.edge.catalog import Catalog, Row, describe, new_folder
+from services.retrieve.adapters.edge.shards import (
+    Shard,
+    Shards,
+    index_of,
+    point_id,
+    points_of,
+    version_of,
+)
+from services.retrieve.fusion import fuse
+from services.retrieve.ports import (
+    Candidate,
+    Collection,
+    CollectionKey,
+    Document,
+    EncodedChunk,
+    NewCollection,
+    Published,
+    PublishStatus,
+    StoredChunk,
+    StoreQuery,
+)
+from services.runtime.errors import NotFound, Unavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of a collection while the process lives."""
+
+    row: Row
+    documents: int
+    chunks: int
+    languages: Counter[str]
+    hidden: dict[int, int]
+    """Orphaned versions whose points may lie in the shard, with their chunks."""
+    leftover: bool
+    """Orphans of an earlier process are still to be removed."""
+    removed: list[int] = field(default_factory=list)
+    """Orphans whose points are deleted, but not flushed yet."""
+
+    def count(self, chunks: int, languages: Counter[str], sign: int) -> None:
+        self.documents += sign
+        self.chunks += sign * chunks
+        for language, part in languages.items():
+            self.languages[language] += sign * part
+
+
+@dataclass(slots=True)
+class _Staged:
+    """A document that is being written."""
+
+    collection: int
+    version: int
+    document: Document
+    written: set[int] = field(default_factory=set)
+    languages: Counter[str] = field(default_factory=Counter)
+
+
+class Index:
+    """The operations of the engine's process; every public method is one that the client calls."""
+
+    def __init__(self, root: Path, open_shards: int, now: Callable[[], float] = time.time) -> None:
+        (root / "shards").mkdir(parents=True, exist_ok=True)
+        self._catalog = Catalog(root / "catalog.sqlite")
+        self._shards = Shards(root / "shards", open_shards)
+        self._now = now
+        self._states: dict[int, _State] = {}
+        self._staged: dict[str, _Staged] = {}
+        self._next_version = self._catalog.next_version()
+        for folder in self._catalog.dropped():
+            self._shards.remove(folder)
+            self._catalog.forget_dropped(folder)
+
+    def close(self) -> None:
+        self._shards.close_all()
+        self._catalog.close()
+
+    def close_idle(self, seconds: float) -> None:
+        self._shards.close_idle(seconds)
+
+    # Collections
+
+    def create_collection(self, new: NewCollection, limit: int) -> Collection:
+        digests = [hashlib.sha256(part.encode()).hexdigest()[:32] for part in _parts(new.key)]
+        self._catalog.create(new, new_folder(*digests), self._now(), limit)
+        return self.get_collection(new.key)
+
+    def get_collection(self, key: CollectionKey) -> Collection:
+        state = self._state(key)
+        return describe(state.row, (state.documents, state.chunks, +state.languages))
+
+    def list_collections(self, tenant: str, after: str, limit: int) -> list[Collection]:
+        names = self._catalog.names(tenant, after, limit)
+        return [self.get_collection(CollectionKey(tenant, name)) for name in names]
+
+    def delete_collection(self, key: CollectionKey) -> int:
+        state = self._state(key)
+        row = state.row
+        self._catalog.drop(row)
+        del self._states[row.id]
+        for token in [t for t, one in self._staged.items() if one.collection == row.id]:
+            del self._staged[token]
+        self._shards.remove(row.folder)
+        self._catalog.forget_dropped(row.folder)
+        return state.documents
+
+    # Documents
+
+    def check_documents(
+        self, key: CollectionKey, versions: Sequence[tuple[str, str]]
+    ) -> list[tuple[str, int]]:
+        return self._catalog.unchanged(self._catalog.find(key).id, versions)
+
+    def get_document(self, key: CollectionKey, document_id: str) -> Document:
+        return self._catalog.current(self._catalog.find(key).id, document_id)[1]
+
+    def list_documents(self, key: CollectionKey, after: str, limit: int) -> list[Document]:
+        return self._catalog.list(self._catalog.find(key).id, after, limit)
+
+    def list_chunks(
+        self, key: CollectionKey, document_id: str, start: int, limit: int
+    ) -> list[StoredChunk]:
+        state = self._state(key)
+        version, document, _ = self._catalog.current(state.row.id, document_id)
+        stop = min(start + limit, document.chunks)
+        points = [point_id(version, index) for index in range(start, stop)]
+        payloads = self._shard(state).payloads(points) if points else {}
+        return [_stored(document, point, payloads[point]) for point in points if point in payloads]
+
+    def delete_document(self, key: CollectionKey, document_id: str) -> int:
+        state = self._state(key)
+        version, document, languages = self._catalog.current(state.row.id, document_id)
+        with self._catalog.transaction():
+            self._catalog.remove(state.row.id, document_id)
+            self._catalog.add_orphans(state.row.id, [(version, document.chunks)])
+        state.hidden[version] = document.chunks
+        state.count(document.chunks, languages, -1)
+        self._sweep(state, [version])
+        return document.chunks
+
+    # Writing
+
+    def stage(
+        self,
+        key: CollectionKey,
+        documents: Sequence[tuple[str, Document]],
+        chunks: Sequence[EncodedChunk],
+    ) -> None:
+        state = self._state(key)
+        shard = self._shard(state)
+        opened: dict[str, _Staged] = {}
+        for token, document in documents:
+            opened[token] = _Staged(state.row.id, self._next_version, document)
+            self._next_version += 1
+        sizes = [(one.version, one.document.chunks) for one in opened.values()]
+        if sizes:
+            with self._catalog.transaction():
+                self._catalog.add_orphans(state.row.id, sizes)
+            state.hidden.update(sizes)
+            self._staged.update(opened)
+        if not chunks:
+            return
+        staged = [self._staged_of(one.token) for one in chunks]
+        pairs = list(zip(staged, chunks, strict=True))
+        shard.upsert((owner.version, owner.document, one) for owner, one in pairs)
+        for owner, one in pairs:
+            owner.written.add(one.chunk.index)
+            owner.languages[one.chunk.language] += 1
+
+    def publish(self, key: CollectionKey, tokens: Sequence[str]) -> list[Published]:
+        state = self._state(key)
+        staged = [self._staged_of(token) for token in tokens]
+        for one in staged:
+            if len(one.written) != one.document.chunks:
+                raise ValueError("a document is published before all of its chunks are staged")
+        self._shard(state).flush()
+        outcomes: list[Published] = []
+        replaced: list[int] = []
+        changes: list[Callable[[], None]] = []
+        with self._catalog.transaction():
+            self._catalog.forget_orphans(state.removed)
+            for one in staged:
+                outcomes.append(self._publish(state, one, replaced, changes))
+        state.removed.clear()
+        for change in changes:
+            change()
+        for token in tokens:
+            del self._staged[token]
+        self._sweep(state, replaced)
+        return outcomes
+
+    def _publish(
+        self,
+        state: _State,
+        one: _Staged,
+        replaced: list[int],
+        changes: list[Callable[[], None]],
+    ) -> Published:
+        """One document of a publishing transaction; what follows from the commit is deferred."""
+        row, document, version = state.row.id, one.document, one.version
+        now = self._now()
+        try:
+            old_version, old, old_languages = self._catalog.current(row, document.id)
+        except NotFound:
+            created, status = now, PublishStatus.INDEXED
+        else:
+            if old.content_hash == document.content_hash:
+                replaced.append(version)
+                return Published(document.id, old.chunks, PublishStatus.UNCHANGED.value)
+            created, status = old.created_at, PublishStatus.REPLACED
+            self._catalog.remove(row, document.id)
+            self._catalog.add_orphans(row, [(old_version, old.chunks)])
+            replaced.append(old_version)
+
+            def hide() -> None:
+                state.hidden[old_version] = old.chunks
+                state.count(old.chunks, old_languages, -1)
+
+            changes.append(hide)
+        document = replace(document, created_at=created, updated_at=now)
+        self._catalog.put(row, version, document, one.languages)
+        self._catalog.forget_orphans([version])
+
+        def show() -> None:
+            del state.hidden[version]
+            state.count(document.chunks, one.languages, 1)
+
+        changes.append(show)
+        return Published(document.id, document.chunks, status.value)
+
+    def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:
+        versions = [self._staged.pop(token).version for token in tokens if token in self._staged]
+        if versions:
+            self._sweep(self._state(key), versions)
+
+    # Reading
+
+    def search(self, key: CollectionKey, query: StoreQuery) -> list[Candidate]:
+        state = self._state(key)
+        if not state.chunks:
+            return []
+        shard = self._shard(state)
+        hidden = {
+            point
+            for version, chunks in state.hidden.items()
+            for point in points_of(version, chunks)
+        }
+        dense: list[tuple[int, float]] = []
+        sparse: list[tuple[int, float]] = []
+        if query.dense is not None:
+            languages = query.dense_languages
+            allowed = conditions.to_edge(query.filter, languages=languages, hidden=hidden)
+            dense = shard.nearest(query.dense, query.depth, allowed)
+        if query.sparse is not None and query.sparse.indices:
+            allowed = conditions.to_edge(query.filter, languages=None, hidden=hidden)
+            sparse = shard.nearest(query.sparse, query.depth, allowed)
+        fused = fuse(dense, sparse, query.weights)[: query.top_k]
+        payloads = shard.payloads([hit.id for hit in fused]) if fused else {}
+        documents = self._catalog.of_versions({version_of(hit.id) for hit in fused})
+        return [
+            Candidate(
+                _stored(documents[version_of(hit.id)], hit.id, payloads[hit.id]),
+                hit.score,
+                hit.dense_rank,
+                hit.sparse_rank,
+                hit.dense_score,
+                hit.sparse_score,
+            )
+            for hit in fused
+        ]
+
+    def stats(self) -> dict[str, int]:
+        """Gauges for the metrics."""
+        return {"open_shards": len(self._shards), "staged_documents": len(self._staged)}
+
+    # Parts
+
+    def _state(self, key: CollectionKey) -> _State:
+        row = self._catalog.find(key)
+        state = self._states.get(row.id)
+        if state is None:
+            hidden = self._catalog.orphans(row.id)
+            totals = self._catalog.totals(row.id)
+            state = self._states[row.id] = _State(row, *totals, hidden, leftover=bool(hidden))
+        return state
+
+    def _shard(self, state: _State) -> Shard:
+        facts, acknowledged = state.row.facts, state.documents > 0
+        shard = self._shards.open(state.row.folder, facts.dimensions, expect_data=acknowledged)
+        if state.leftover:
+            state.leftover = False
+            log.info("removing what an earlier process left", extra={"orphans": len(state.hidden)})
+            self._sweep(state, list(state.hidden))
+        return shard
+
+    def _staged_of(self, token: str) -> _Staged:
+        try:
+            return self._staged[token]
+        except KeyError:
+            raise Unavailable(
+                "ENGINE_UNAVAILABLE",
+                "The engine was restarted while the document was being indexed.",
+                retry_after=1.0,
+            ) from None
+
+    def _sweep(self, state: _State, versions: Sequence[int]) -> None:
+        """Delete the points of orphans. Their rows go with the next flush and commit."""
+        if not versions:
+            return
+        shard = self._shard(state)
+        shard.delete([p for v in versions for p in points_of(v, state.hidden[v])])
+        for version in versions:
+            del state.hidden[version]
+            state.removed.append(version)
+
+
+def _parts(key: CollectionKey) -> tuple[str, str]:
+    return key.tenant, key.name
+
+
+def _stored(document: Document, point: int, payload: dict[str, Any]) -> StoredChunk:
+    identity = f"{document.id}\0{document.content_hash}".encode()
+    return StoredChunk(
+        chunk_id=f"{hashlib.sha256(identity).hexdigest()[:24]}-{index_of(point)}",
+        document_id=document.id,
+        text=payload["text"],
+        source=document.source,
+        title=document.title,
+        page=payload.get("page"),
+        heading=payload["heading"],
+        metadata_json=document.metadata_json,
+        language=payload["language"],
+    )

@@ -1,0 +1,422 @@
+"""The use cases of retrieve, in dataclasses: what a request means, checked and carried out."""
+
+import logging
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from prometheus_client import Histogram
+
+from services.retrieve.encoding import Encoder
+from services.retrieve.filters import check_filter
+from services.retrieve.fusion import (
+    DENSE_ONLY,
+    SPARSE_ONLY,
+    arm_weights,
+    covered_languages,
+)
+from services.retrieve.pages import make_token, page_size, read_token
+from services.retrieve.ports import (
+    Analyzer,
+    ArmWeights,
+    Candidate,
+    Collection,
+    CollectionKey,
+    Document,
+    EncoderFacts,
+    Filter,
+    Matrix,
+    NewCollection,
+    Store,
+    StoredChunk,
+    StoreQuery,
+)
+from services.retrieve.tasks import together
+from services.runtime.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    RagmeshError,
+)
+from services.text.language import detect_language
+from services.text.normalize import normalize
+
+log = logging.getLogger(__name__)
+
+SEARCH_SECONDS = Histogram(
+    "ragmesh_retrieve_search_seconds", "Time of a search without its encoding.", ["mode"]
+)
+
+DEFAULT_ENCODER_ALIAS = "default-embedding"
+DEFAULT_TOP_K = 10
+MAX_TOP_K = 1000
+MAX_QUERY_CHARACTERS = 8192
+MAX_EMBED_INPUTS = 2048
+MAX_SCORE_TEXTS = 256
+MAX_RERANK_TEXTS = 1000
+MAX_CHECKED_DOCUMENTS = 1000
+MAX_DESCRIPTION = 1000
+MIN_CHUNK_TOKENS = 16
+MIN_DEPTH = 200
+"""Candidates of each arm, at least: a fusion of few candidates forgets what one arm ranked low."""
+_NAME = re.compile(r"[^\W_][\w.\-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search; `mode` is hybrid, dense or sparse; zero and None mean the defaults."""
+
+    collection: str
+    query: str
+    language: str = ""
+    mode: str = "hybrid"
+    top_k: int = 0
+    filter: Filter | None = None
+    rerank: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The hits of a search, and how the arms were weighed."""
+
+    hits: Sequence[Candidate]
+    weights: ArmWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of texts, and how many tokens they took."""
+
+    vectors: Matrix
+    model: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionOptions:
+    """Defaults and limits of new collections."""
+
+    chunk_tokens: int
+    chunk_overlap: int
+    max_collections: int
+
+
+class Retrieval:
+    """Searching, embedding and keeping house. Indexing is `services.retrieve.indexing`."""
+
+    def __init__(
+        self, store: Store, encoder: Encoder, analyzer: Analyzer, options: CollectionOptions
+    ) -> None:
+        self.store = store
+        self.encoder = encoder
+        self.analyzer = analyzer
+        self._options = options
+
+    async def start(self) -> None:
+        """Return when everything can work; store and encoder start side by side."""
+        await together(self.store.start(), self.encoder.start())
+
+    async def aclose(self) -> None:
+        await self.encoder.aclose()
+        await self.store.aclose()
+
+    # Search
+
+    async def search(self, tenant: str, request: Search) -> Found:
+        if request.rerank:
+            raise reranker_not_configured("rerank")
+        query = _query_text(request.query)
+        if not 0 <= request.top_k <= MAX_TOP_K:
+            raise InvalidArgument(
+                "TOP_K_OUT_OF_RANGE", f"top_k lies from 1 to {MAX_TOP_K}.", field="top_k"
+            )
+        if request.filter is not None:
+            check_filter(request.filter)
+        key = CollectionKey(tenant, request.collection)
+        collection = await self.store.get_collection(key)
+        self.check_match(collection, dense=request.mode != "sparse")
+        language = request.language or detect_language(query)
+        top_k = request.top_k or DEFAULT_TOP_K
+
+        dense: bytes | None = None
+        sparse = self.analyzer.query(query, language)
+        dense_languages: tuple[str, ...] | None = None
+        if request.mode == "sparse":
+            weights = SPARSE_ONLY
+        elif request.mode == "dense":
+            weights = DENSE_ONLY
+            dense = (await self.encoder.query(query)).dense
+        else:
+            weights, dense, dense_languages = await self._weigh(
+                collection, query, language, has_terms=bool(sparse.indices)
+            )
+        plan = StoreQuery(
+            top_k=top_k,
+            depth=max(top_k, MIN_DEPTH),
+            weights=weights,
+            dense=dense if weights.dense else None,
+            sparse=sparse if weights.sparse else None,
+            filter=request.filter,
+            dense_languages=dense_languages,
+        )
+        with SEARCH_SECONDS.labels(request.mode).time():
+            return Found(await self.store.search(key, plan), weights)
+
+    async def _weigh(
+        self, collection: Collection, query: str, language: str, *, has_terms: bool
+    ) -> tuple[ArmWeights, bytes | None, tuple[str, ...] | None]:
+        """Weights, vector and languages of the dense arm of a hybrid search."""
+        facts, languages = self.encoder.facts, collection.languages
+        weights = arm_weights(facts, language, 0.0, languages, has_terms=has_terms)
+        if not weights.dense:
+            return weights, None, None  # not worth encoding
+        encoded = await self.encoder.query(query)
+        weights = arm_weights(facts, language, encoded.unknown, languages, has_terms=has_terms)
+        covered = covered_languages(facts, languages)
+        mixed = len(covered) < sum(chunks > 0 for chunks in languages.values())
+        return weights, encoded.dense, covered if mixed else None
+
+    def check_match(self, collection: Collection, *, dense: bool = True) -> None:
+        """Refuse a collection whose vectors another encoder or analyser made.
+
+        Raises:
+            FailedPrecondition: ENCODER_MISMATCH or ANALYZER_MISMATCH.
+        """
+        if dense and collection.encoder != self.encoder.facts.id:
+            raise FailedPrecondition(
+                "ENCODER_MISMATCH",
+                f"The collection was made with the encoder {collection.encoder}, and "
+                f"{self.encoder.facts.id} is running: set EMBEDDING_MODEL to the former, or "
+                "delete the collection and ingest it again. Sparse search still works.",
+                field="collection",
+            )
+        if collection.analyzer != self.analyzer.id:
+            raise FailedPrecondition(
+                "ANALYZER_MISMATCH",
+                f"The collection was made with the analyser {collection.analyzer}, and "
+                f"{self.analyzer.id} is running: delete the collection and ingest it again.",
+                field="collection",
+            )
+
+    # Models
+
+    def check_model(self, model: str) -> EncoderFacts:
+        """The encoder of a name.
+
+        Raises:
+            NotFound: MODEL_NOT_FOUND.
+        """
+        facts = self.encoder.facts
+        if model not in ("", facts.name, facts.id, DEFAULT_ENCODER_ALIAS):
+            raise NotFound(
+                "MODEL_NOT_FOUND",
+                f"The encoder {model[:100]!r} does not exist; there is {facts.name!r}.",
+                field="model",
+            )
+        return facts
+
+    async def embed(
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        *,
+        model: str = "",
+        query: bool = False,
+        dimensions: int = 0,
+    ) -> Embedded:
+        """Vectors of texts or token lists; nothing is cut to the model's limit."""
+        facts = self.check_model(model)
+        if dimensions not in (0, facts.dimensions):
+            raise InvalidArgument(
+                "DIMENSIONS_UNSUPPORTED",
+                f"{facts.name} makes vectors of {facts.dimensions} dimensions only.",
+                field="dimensions",
+            )
+        _check_count(inputs, MAX_EMBED_INPUTS, "inputs")
+        for index, one in enumerate(inputs):
+            if not (one.strip() if isinstance(one, str) else one):
+                raise InvalidArgument("INPUT_EMPTY", "An input is empty.", field=f"inputs[{index}]")
+        texts = [normalize(one) for one in inputs if isinstance(one, str)]
+        tokenised = iter(await self.encoder.tokenize(texts, query=query, truncate=False))
+        batch: list[Sequence[int]] = []
+        for index, one in enumerate(inputs):
+            ids = next(tokenised).ids if isinstance(one, str) else self._own_tokens(one, index)
+            if len(ids) > facts.max_tokens:
+                raise InvalidArgument(
+                    "INPUT_TOO_LONG",
+                    f"An input has {len(ids)} tokens; {facts.name} reads {facts.max_tokens}.",
+                    field=f"inputs[{index}]",
+                )
+            batch.append(ids)
+        vectors = await self.encoder.encode(batch, first=query)
+        return Embedded(vectors, facts.name, sum(map(len, batch)))
+
+    def _own_tokens(self, ids: Sequence[int], index: int) -> Sequence[int]:
+        if max(ids) >= self.encoder.facts.vocabulary:
+            raise InvalidArgument(
+                "INPUT_INVALID",
+                f"A token id is not one of the {self.encoder.facts.vocabulary} of the encoder.",
+                field=f"inputs[{index}]",
+            )
+        return self.encoder.wrap(ids)
+
+    async def score(self, sentences: Sequence[str], passages: Sequence[str]) -> Matrix:
+        """Cosines of shape (sentences, passages); NaN where the encoder does not cover a text."""
+        _check_count(sentences, MAX_SCORE_TEXTS, "sentences")
+        _check_count(passages, MAX_SCORE_TEXTS, "passages")
+        texts = [normalize(text) for text in (*sentences, *passages)]
+        covered = np.array([self.encoder.facts.covers(detect_language(one)) for one in texts])
+        matrix = np.full((len(sentences), len(passages)), math.nan, dtype=np.float32)
+        rows, columns = covered[: len(sentences)], covered[len(sentences) :]
+        if not rows.any() or not columns.any():
+            return matrix
+        wanted = [text for text, known in zip(texts, covered, strict=True) if known]
+        tokens = await self.encoder.tokenize(wanted)
+        vectors = await self.encoder.encode([one.ids for one in tokens], first=True)
+        split = int(rows.sum())
+        matrix[np.ix_(rows, columns)] = vectors[:split] @ vectors[split:].T
+        return np.clip(matrix, -1.0, 1.0)
+
+    async def tokenizer(self, tokenizer_id: str) -> bytes:
+        """The file of a tokenizer.
+
+        Raises:
+            NotFound: TOKENIZER_NOT_FOUND.
+        """
+        facts = self.encoder.facts
+        if tokenizer_id != facts.tokenizer_id:
+            raise NotFound(
+                "TOKENIZER_NOT_FOUND",
+                "No running encoder has this tokenizer.",
+                field="tokenizer_id",
+            )
+        return facts.tokenizer
+
+    # Collections
+
+    async def create_collection(
+        self,
+        tenant: str,
+        name: str,
+        *,
+        description: str = "",
+        chunk_tokens: int = 0,
+        chunk_overlap: int | None = None,
+    ) -> Collection:
+        check_name(name)
+        if len(description) > MAX_DESCRIPTION:
+            raise InvalidArgument(
+                "DESCRIPTION_TOO_LONG",
+                f"A description has at most {MAX_DESCRIPTION} characters.",
+                field="description",
+            )
+        facts = self.encoder.facts
+        most = facts.max_tokens - facts.special_tokens
+        tokens = chunk_tokens or min(self._options.chunk_tokens, most)
+        overlap = min(self._options.chunk_overlap, tokens // 4)
+        if chunk_overlap is not None:
+            overlap = chunk_overlap
+        if not MIN_CHUNK_TOKENS <= tokens <= most:
+            raise InvalidArgument(
+                "CHUNK_TOKENS_OUT_OF_RANGE",
+                f"chunk_tokens lies from {MIN_CHUNK_TOKENS} to {most}.",
+                field="chunk_tokens",
+            )
+        if not 0 <= overlap <= tokens // 2:
+            raise InvalidArgument(
+                "CHUNK_OVERLAP_OUT_OF_RANGE",
+                "chunk_overlap lies from 0 to half of chunk_tokens.",
+                field="chunk_overlap",
+            )
+        new = NewCollection(
+            CollectionKey(tenant, name), description, facts.id, facts.dimensions,
+            self.analyzer.id, facts.tokenizer_id, tokens, overlap,
+        )  # fmt: skip
+        return await self.store.create_collection(new, self._options.max_collections)
+
+    async def list_collections(
+        self, tenant: str, size: int, token: str
+    ) -> tuple[Sequence[Collection], str]:
+        size, listing = page_size(size), f"collections {tenant}"
+        after = read_token(listing, token)
+        found = await self.store.list_collections(tenant, after, size + 1)
+        more = len(found) > size
+        return found[:size], make_token(listing, found[size - 1].name) if more else ""
+
+    # Documents
+
+    async def check_documents(
+        self, tenant: str, collection: str, versions: Sequence[tuple[str, str]]
+    ) -> Sequence[tuple[str, int]]:
+        if len(versions) > MAX_CHECKED_DOCUMENTS:
+            raise InvalidArgument(
+                "TOO_MANY_INPUTS",
+                f"At most {MAX_CHECKED_DOCUMENTS} documents are checked at once.",
+                field="documents",
+            )
+        return await self.store.check_documents(CollectionKey(tenant, collection), versions)
+
+    async def list_documents(
+        self, tenant: str, name: str, size: int, token: str
+    ) -> tuple[Sequence[Document], str]:
+        key, size = CollectionKey(tenant, name), page_size(size)
+        collection = await self.store.get_collection(key)
+        listing = f"documents {collection.generation}"
+        after = read_token(listing, token)
+        found = await self.store.list_documents(key, after, size + 1)
+        more = len(found) > size
+        return found[:size], make_token(listing, found[size - 1].id) if more else ""
+
+    async def list_chunks(
+        self, tenant: str, name: str, document_id: str, size: int, token: str
+    ) -> tuple[Sequence[StoredChunk], str]:
+        key, size = CollectionKey(tenant, name), page_size(size)
+        document = await self.store.get_document(key, document_id)
+        # A token ends with the content: the chunks of another content are counted differently.
+        listing = f"chunks {tenant} {name} {document_id} {document.content_hash}"
+        start = int(read_token(listing, token) or 0)
+        found = await self.store.list_chunks(key, document_id, start, size)
+        end = start + size
+        return found, make_token(listing, str(end)) if end < document.chunks else ""
+
+
+def check_name(name: str) -> None:
+    """Raises: InvalidArgument COLLECTION_NAME_INVALID."""
+    if not _NAME.fullmatch(name) or unicodedata.normalize("NFC", name) != name:
+        raise InvalidArgument(
+            "COLLECTION_NAME_INVALID",
+            "A collection's name has 1 to 64 letters, digits, '_', '-' and '.', begins with a "
+            "letter or digit and is in Unicode's NFC form.",
+            field="name",
+        )
+
+
+def reranker_not_configured(field: str) -> RagmeshError:
+    """The answer while no reranker is there."""
+    return FailedPrecondition(
+        "RERANKER_NOT_CONFIGURED", "No reranker is configured; ask without it.", field=field
+    )
+
+
+def _query_text(query: str) -> str:
+    if len(query) > MAX_QUERY_CHARACTERS:
+        raise InvalidArgument(
+            "QUERY_TOO_LONG",
+            f"A query has at most {MAX_QUERY_CHARACTERS} characters.",
+            field="query",
+        )
+    text = normalize(query)
+    if not text:
+        raise InvalidArgument("QUERY_EMPTY", "The query is empty.", field="query")
+    return text
+
+
+def _check_count(inputs: Sequence[object], most: int, field: str) -> None:
+    if not inputs:
+        raise InvalidArgument("INPUT_EMPTY", "There is no input.", field=field)
+    if len(inputs) > most:
+        raise InvalidArgument(
+            "TOO_MANY_INPUTS", f"At most {most} inputs are read at once.", field=field
+        )

@@ -1,0 +1,268 @@
+"""Documents on their way in: read, encoded, staged and published side by side.
+
+Three tasks and two bounded queues: while one batch of chunks is in the encoder, the next is read
+and the one before is written. What is complete when the writer has nothing more to do is
+published in one commit, so a stream of small documents costs few of them.
+"""
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from prometheus_client import Counter
+
+from services.retrieve.core import Retrieval
+from services.retrieve.ports import (
+    MAX_CHUNKS,
+    Chunk,
+    CollectionKey,
+    Document,
+    EncodedChunk,
+    Published,
+    PublishStatus,
+)
+from services.retrieve.tasks import together
+from services.runtime.errors import InvalidArgument
+from services.text.language import detect_language
+
+log = logging.getLogger(__name__)
+
+DOCUMENTS = Counter("ragmesh_retrieve_indexed_documents", "Documents that came in.", ["status"])
+CHUNKS = Counter("ragmesh_retrieve_indexed_chunks", "Chunks that were encoded and stored.")
+
+MAX_ID = 512
+MAX_METADATA_BYTES = 64 * 1024
+MAX_CHUNK_CHARACTERS = 100_000
+BATCH_CHUNKS = 96
+"""Chunks that are encoded together."""
+WAITING_CHUNKS = 192
+"""Chunks that may wait for the encoder."""
+COMMIT_CHUNKS = 512
+"""Chunks after which complete documents are published even while more are coming."""
+_CONTEXT_CHARACTERS = 200
+
+Frame = Document | Sequence[Chunk]
+"""A document's facts open it; its chunks follow."""
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A document whose chunks are being read."""
+
+    document: Document
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    read: int = 0
+    unchanged: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return self.read == self.document.chunks
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A chunk, the document it belongs to, and whether it is the first and the last one."""
+
+    owner: _Incoming
+    chunk: Chunk
+    opens: bool
+    completes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    pieces: Sequence[_Piece]
+    chunks: Sequence[EncodedChunk]
+
+
+class Indexing:
+    """One stream of documents into one collection."""
+
+    def __init__(self, retrieval: Retrieval, tenant: str, collection: str) -> None:
+        self._retrieval = retrieval
+        self._key = CollectionKey(tenant, collection)
+        self._read_queue: asyncio.Queue[_Piece | None] = asyncio.Queue(WAITING_CHUNKS)
+        self._encoded: asyncio.Queue[_Encoded | None] = asyncio.Queue(1)
+        self._outcomes: asyncio.Queue[Published | None] = asyncio.Queue()
+        self._staged: set[str] = set()
+
+    async def run(self, frames: AsyncIterator[Frame]) -> AsyncIterator[Published]:
+        """Index and yield an outcome per document once it is durable and searchable.
+
+        Raises:
+            InvalidArgument: DOCUMENT_INVALID or CHUNK_INVALID, naming the document.
+            NotFound: COLLECTION_NOT_FOUND.
+            FailedPrecondition: ENCODER_MISMATCH.
+        """
+        collection = await self._retrieval.store.get_collection(self._key)
+        self._retrieval.check_match(collection)
+        work = asyncio.create_task(together(self._read(frames), self._encode(), self._write()))
+        work.add_done_callback(lambda _: self._outcomes.put_nowait(None))
+        try:
+            while (outcome := await self._outcomes.get()) is not None:
+                DOCUMENTS.labels(outcome.status).inc()
+                yield outcome
+            await work
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            self._retrieval.store.discard(self._key, list(self._staged))
+
+    async def _read(self, frames: AsyncIterator[Frame]) -> None:
+        current: _Incoming | None = None
+        async for frame in frames:
+            if isinstance(frame, Document):
+                _check_finished(current)
+                current = await self._open(frame)
+                continue
+            if current is None:
+                raise InvalidArgument("CHUNK_INVALID", "A chunk came before its document.")
+            for chunk in frame:
+                checked = _checked(current, chunk)
+                current.read += 1
+                if not current.unchanged:
+                    piece = _Piece(current, checked, current.read == 1, current.complete)
+                    await self._read_queue.put(piece)
+        _check_finished(current)
+        await self._read_queue.put(None)
+
+    async def _open(self, document: Document) -> _Incoming:
+        check_document(document)
+        incoming = _Incoming(document)
+        pair = (document.id, document.content_hash)
+        if held := await self._retrieval.store.check_documents(self._key, [pair]):
+            incoming.unchanged = True
+            unchanged = PublishStatus.UNCHANGED.value
+            self._outcomes.put_nowait(Published(document.id, held[0][1], unchanged))
+        return incoming
+
+    async def _encode(self) -> None:
+        encoder, analyzer = self._retrieval.encoder, self._retrieval.analyzer
+        ended = False
+        while not ended:
+            first = await self._read_queue.get()
+            pieces: list[_Piece] = []
+            while first is not None:
+                pieces.append(first)
+                if len(pieces) >= BATCH_CHUNKS or self._read_queue.empty():
+                    break
+                first = self._read_queue.get_nowait()
+            ended = first is None
+            if pieces:
+                texts = [indexed_text(one.owner.document, one.chunk) for one in pieces]
+                tokens = await encoder.tokenize(texts)
+                vectors = await encoder.encode([one.ids for one in tokens])
+                languages = [one.chunk.language for one in pieces]
+                # Pure Python, tens of milliseconds a batch: too long for the event loop.
+                sparse = await asyncio.to_thread(
+                    lambda given: list(map(analyzer.document, *given)), (texts, languages)
+                )
+                rows = vectors.astype("<f4")
+                chunks = [
+                    EncodedChunk(piece.owner.token, piece.chunk, row.tobytes(), terms)
+                    for piece, row, terms in zip(pieces, rows, sparse, strict=True)
+                ]
+                await self._encoded.put(_Encoded(pieces, chunks))
+        await self._encoded.put(None)
+
+    async def _write(self) -> None:
+        store = self._retrieval.store
+        complete: list[str] = []
+        waiting = 0
+        while (batch := await self._encoded.get()) is not None:
+            opened = [(one.owner.token, one.owner.document) for one in batch.pieces if one.opens]
+            self._staged.update(token for token, _ in opened)
+            await store.stage(self._key, opened, batch.chunks)
+            CHUNKS.inc(len(batch.chunks))
+            complete += [one.owner.token for one in batch.pieces if one.completes]
+            waiting += len(batch.chunks)
+            if complete and (waiting >= COMMIT_CHUNKS or self._idle()):
+                await self._publish(complete)
+                complete, waiting = [], 0
+        if complete:
+            await self._publish(complete)
+
+    def _idle(self) -> bool:
+        """Whether nothing is on its way to the writer; the caller then waits for an answer."""
+        return self._encoded.empty() and self._read_queue.empty()
+
+    async def _publish(self, tokens: list[str]) -> None:
+        for outcome in await self._retrieval.store.publish(self._key, tokens):
+            self._outcomes.put_nowait(outcome)
+        self._staged.difference_update(tokens)
+
+
+def indexed_text(document: Document, chunk: Chunk) -> str:
+    """What is embedded and analysed: title and heading, where they say more, and the text."""
+    context = [
+        part[:_CONTEXT_CHARACTERS]
+        for part in (document.title, chunk.heading)
+        if part and not chunk.normalized_text.startswith(part)
+    ]
+    return "\n".join((*context, chunk.normalized_text))
+
+
+def check_document(document: Document) -> None:
+    """Raises: InvalidArgument DOCUMENT_INVALID, naming the document and the field."""
+    document_id = document.id
+    shown = document_id[:100]
+    if not 1 <= len(document_id) <= MAX_ID or any(ord(one) < 32 for one in document_id):
+        raise InvalidArgument(
+            "DOCUMENT_INVALID",
+            f"A document's id has 1 to {MAX_ID} characters and no control characters.",
+            field="document.id",
+        )
+    if not 1 <= len(document.content_hash) <= 128:
+        raise InvalidArgument(
+            "DOCUMENT_INVALID",
+            f"The document {shown!r} has no content hash.",
+            field="document.content_hash",
+        )
+    if not 1 <= document.chunks <= MAX_CHUNKS:
+        raise InvalidArgument(
+            "DOCUMENT_INVALID",
+            f"The document {shown!r} has {document.chunks} chunks; allowed are 1 to {MAX_CHUNKS}.",
+            field="document.chunk_count",
+        )
+    if len(document.metadata_json.encode()) > MAX_METADATA_BYTES:
+        raise InvalidArgument(
+            "DOCUMENT_INVALID",
+            f"The metadata of {shown!r} is larger than {MAX_METADATA_BYTES // 1024} KiB.",
+            field="document.metadata",
+        )
+    json.loads(document.metadata_json or "{}")
+
+
+def _check_finished(incoming: _Incoming | None) -> None:
+    if incoming is not None and not incoming.complete:
+        raise InvalidArgument(
+            "DOCUMENT_INVALID",
+            f"The document {incoming.document.id[:100]!r} has {incoming.read} of "
+            f"{incoming.document.chunks} chunks.",
+            field="document.chunk_count",
+        )
+
+
+def _checked(incoming: _Incoming, chunk: Chunk) -> Chunk:
+    problem = ""
+    if chunk.index != incoming.read or incoming.complete:
+        problem = f"comes as number {incoming.read} of {incoming.document.chunks}"
+    elif not chunk.text.strip() or not chunk.normalized_text.strip():
+        problem = "is empty"
+    elif max(len(chunk.text), len(chunk.normalized_text)) > MAX_CHUNK_CHARACTERS:
+        problem = f"is longer than {MAX_CHUNK_CHARACTERS} characters"
+    if problem:
+        raise InvalidArgument(
+            "CHUNK_INVALID",
+            f"Chunk {chunk.index} of the document {incoming.document.id[:100]!r} {problem}.",
+            field="chunks",
+        )
+    if chunk.language:
+        return chunk
+    language = detect_language(chunk.normalized_text)
+    return Chunk(
+        chunk.index, chunk.text, chunk.normalized_text, chunk.heading, chunk.page, language
+    )

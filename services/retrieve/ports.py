@@ -1,0 +1,374 @@
+"""What retrieve's core needs of the world, and the values that cross these borders.
+
+Four ports: an `EncoderModel` makes vectors, a `Store` keeps and finds chunks, an `Analyzer` makes
+sparse vectors, a `Reranker` orders again. Values are frozen; times are Unix seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+"""Shape (texts, dimensions)."""
+
+Scalar = str | float | bool
+
+MAX_CHUNKS = 1 << 20
+"""Chunks of one document, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionKey:
+    """A collection's name within its tenant."""
+
+    tenant: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewCollection:
+    """What a collection is made with; encoder and analyser never change afterwards."""
+
+    key: CollectionKey
+    description: str
+    encoder: str
+    dimensions: int
+    analyzer: str
+    tokenizer_id: str
+    chunk_tokens: int
+    chunk_overlap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection as stored."""
+
+    name: str
+    description: str
+    encoder: str
+    dimensions: int
+    analyzer: str
+    tokenizer_id: str
+    chunk_tokens: int
+    chunk_overlap: int
+    documents: int
+    chunks: int
+    created_at: float
+    languages: Mapping[str, int]
+    """Chunks by language."""
+    generation: str
+    """Differs when a collection of the same name is deleted and made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document's facts. The times are 0 in one that is not stored yet."""
+
+    id: str
+    title: str
+    source: str
+    metadata_json: str
+    """A JSON object; as text, because nothing here needs to look inside but the filters."""
+    content_hash: str
+    format: str
+    language: str
+    pages: int
+    chunks: int
+    bytes: int
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk on its way in."""
+
+    index: int
+    text: str
+    normalized_text: str
+    heading: str
+    page: int | None
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Term ids (32 bits, unique) with their weights."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChunk:
+    """A chunk with its vectors, bound to the document that was announced under `token`."""
+
+    token: str
+    chunk: Chunk
+    dense: bytes
+    """Little-endian float32."""
+    sparse: SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as it is found."""
+
+    chunk_id: str
+    document_id: str
+    text: str
+    source: str
+    title: str
+    page: int | None
+    heading: str
+    metadata_json: str
+    language: str
+
+
+class PublishStatus(Enum):
+    """What publishing a document did."""
+
+    INDEXED = "indexed"
+    REPLACED = "replaced"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A document that is durable and searchable."""
+
+    id: str
+    chunks: int
+    status: str
+    """The value of a `PublishStatus`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds of a number."""
+
+    gt: float | None = None
+    gte: float | None = None
+    lt: float | None = None
+    lte: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBounds:
+    """Bounds of a time, RFC 3339."""
+
+    gt: str | None = None
+    gte: str | None = None
+    lt: str | None = None
+    lte: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A test of one field; exactly one of the tests is set."""
+
+    field: str
+    equals: Scalar | None = None
+    any_of: tuple[Scalar, ...] | None = None
+    range: Bounds | None = None
+    datetime_range: TimeBounds | None = None
+    group: "Filter | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """All of `must`, none of `must_not`, at least one of `should` when it is not empty."""
+
+    must: tuple[Condition, ...] = ()
+    must_not: tuple[Condition, ...] = ()
+    should: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArmWeights:
+    """Weights of the arms in a fusion, from 0 to 1."""
+
+    dense: float
+    sparse: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreQuery:
+    """A search, with vectors instead of words."""
+
+    top_k: int
+    depth: int
+    """Candidates of each arm."""
+    weights: ArmWeights
+    dense: bytes | None = None
+    """Little-endian float32; None leaves the dense arm out."""
+    sparse: SparseVector | None = None
+    """None leaves the sparse arm out."""
+    filter: Filter | None = None
+    dense_languages: tuple[str, ...] | None = None
+    """Languages that the dense arm may find; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A hit with its place in each arm; ranks count from 1."""
+
+    chunk: StoredChunk
+    score: float
+    dense_rank: int | None = None
+    sparse_rank: int | None = None
+    dense_score: float | None = None
+    sparse_score: float | None = None
+
+
+class Store(Protocol):
+    """Keeps collections. What it acknowledges survives ``kill -9``.
+
+    A document goes in by `stage` (any number of times) and `publish`; before that nobody sees it,
+    after it everybody sees it whole. Any method may raise Unavailable ENGINE_UNAVAILABLE.
+    """
+
+    @property
+    def backend(self) -> str:
+        """The back-end's name, such as ``qdrant-edge``."""
+
+    async def start(self) -> None:
+        """Return when the store can work."""
+
+    async def aclose(self) -> None:
+        """Let go of everything."""
+
+    async def create_collection(self, collection: NewCollection, limit: int) -> Collection:
+        """Raises: AlreadyExists COLLECTION_EXISTS; ResourceExhausted TOO_MANY_COLLECTIONS."""
+
+    async def get_collection(self, key: CollectionKey) -> Collection:
+        """Raises: NotFound COLLECTION_NOT_FOUND, as every method below that takes a key."""
+
+    async def list_collections(self, tenant: str, after: str, limit: int) -> Sequence[Collection]:
+        """Collections with a name greater than `after`, by name."""
+
+    async def delete_collection(self, key: CollectionKey) -> int:
+        """Delete it and return how many documents went with it."""
+
+    async def check_documents(
+        self, key: CollectionKey, versions: Sequence[tuple[str, str]]
+    ) -> Sequence[tuple[str, int]]:
+        """Of pairs (id, content hash), those that are stored just so: pairs (id, chunks)."""
+
+    async def get_document(self, key: CollectionKey, document_id: str) -> Document:
+        """Raises: NotFound DOCUMENT_NOT_FOUND."""
+
+    async def list_documents(
+        self, key: CollectionKey, after: str, limit: int
+    ) -> Sequence[Document]:
+        """Documents with an id greater than `after`, by id."""
+
+    async def list_chunks(
+        self, key: CollectionKey, document_id: str, start: int, limit: int
+    ) -> Sequence[StoredChunk]:
+        """Chunks from index `start` on. Raises: NotFound DOCUMENT_NOT_FOUND."""
+
+    async def delete_document(self, key: CollectionKey, document_id: str) -> int:
+        """Delete it and return its number of chunks. Raises: NotFound DOCUMENT_NOT_FOUND."""
+
+    async def stage(
+        self,
+        key: CollectionKey,
+        documents: Sequence[tuple[str, Document]],
+        chunks: Sequence[EncodedChunk],
+    ) -> None:
+        """Announce documents under tokens of the caller's choice and write chunks of them."""
+
+    async def publish(self, key: CollectionKey, tokens: Sequence[str]) -> Sequence[Published]:
+        """Make complete documents durable and visible, in this order, in one commit."""
+
+    def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:
+        """Forget staged documents; returns at once."""
+
+    async def search(self, key: CollectionKey, query: StoreQuery) -> Sequence[Candidate]:
+        """Candidates of the arms, fused, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFacts:
+    """What an encoder is."""
+
+    name: str
+    version: str
+    """Changes whenever its vectors do."""
+    dimensions: int
+    max_tokens: int
+    """Tokens of an input, special tokens included."""
+    special_tokens: int
+    """How many of them the tokenizer adds itself."""
+    vocabulary: int
+    languages: tuple[str, ...]
+    """ISO 639-1 codes that it represents; empty when not known."""
+    tokenizer: bytes = field(repr=False)
+    """Its ``tokenizer.json``."""
+    tokenizer_id: str
+    """SHA-256 hex of that file."""
+    owned_by: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    def covers(self, language: str) -> bool:
+        """Whether its vectors mean something in a language; undetermined text gets the benefit."""
+        return not self.languages or language in self.languages or language in ("", "und")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A tokenised text."""
+
+    ids: tuple[int, ...]
+    """Special tokens included."""
+    unknown: float
+    """Share of the tokens that the vocabulary does not know, from 0 to 1."""
+
+
+class EncoderModel(Protocol):
+    """A model that makes vectors of texts. Every method blocks; none is called from the loop."""
+
+    def load(self) -> EncoderFacts:
+        """Read the model. Raises: FailedPrecondition ENCODER_UNREADABLE."""
+
+    def tokenize(self, texts: Sequence[str], *, query: bool, truncate: bool) -> list[Tokens]:
+        """Tokens of each text, with the prompt that the model wants for questions or passages."""
+
+    def wrap(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Put the special tokens around ids that lack them."""
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> Matrix:
+        """Vectors of a batch of token ids."""
+
+
+class Analyzer(Protocol):
+    """Makes sparse vectors for BM25; the store multiplies them by the terms' IDF."""
+
+    @property
+    def id(self) -> str:
+        """Name and version; stored with a collection."""
+
+    def document(self, text: str, language: str) -> SparseVector:
+        """Terms with saturated, length-normalised frequencies."""
+
+    def query(self, text: str, language: str) -> SparseVector:
+        """Terms with weight 1; empty when the text has none."""
+
+
+class Reranker(Protocol):
+    """Orders texts by a query with a cross-encoder."""
+
+    @property
+    def id(self) -> str:
+        """Its name and version."""
+
+    async def rerank(self, query: str, texts: Sequence[str]) -> Sequence[float]:
+        """A score for each text; higher is better."""

@@ -1,0 +1,62 @@
+"""What retrieve can be told."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AliasChoices, Field
+
+from services.runtime.settings import RuntimeSettings
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class RetrieveSettings(RuntimeSettings):
+    """Settings of the retrieve service."""
+
+    service: ClassVar[str] = "retrieve"
+
+    embedding_backend: str = Field(
+        "sentence-transformers",
+        validation_alias=AliasChoices("RAGMESH_EMBEDDING_BACKEND", "EMBEDDING_BACKEND"),
+    )
+    embedding_model: str = Field(
+        "", validation_alias=AliasChoices("RAGMESH_EMBEDDING_MODEL", "EMBEDDING_MODEL")
+    )
+    """A folder or a hub id; empty for the packaged all-MiniLM-L6-v2."""
+    embedding_languages: tuple[str, ...] = ()
+    """Languages that the encoder represents, as a JSON list; empty: as its model card says."""
+    embedding_device: str = "cpu"
+    embedding_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the processor computes in it, else float32."""
+    embedding_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of a forward pass; 0: as many as cores, at most 4."""
+    embedding_batch_tokens: Count = 4096
+    """Tokens of a forward pass, padding included."""
+    embedding_queue: Count = 4096
+    """Inputs that may wait; more are refused with ENCODER_BUSY."""
+    query_cache: Annotated[int, Field(ge=0)] = 4096
+    """Query embeddings that are kept."""
+
+    vector_url: str = Field(
+        "edge://", validation_alias=AliasChoices("RAGMESH_VECTOR_URL", "VECTOR_URL")
+    )
+    """``edge://PATH``; without a path, ``retrieve`` in the data folder."""
+    sparse_backend: str = Field(
+        "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
+    )
+    open_shards: Count = 64
+    """Collections that are open at once; the longest unused is closed."""
+    max_collections: Count = 1000
+    """Collections of one tenant."""
+    chunk_tokens: Count = 200
+    """Tokens of a chunk where its collection does not say; leaves room for title and heading."""
+    chunk_overlap: Annotated[int, Field(ge=0)] = 24
+
+    @property
+    def vector_backend(self) -> str:
+        """The scheme of `vector_url`."""
+        return self.vector_url.partition("://")[0].lower()
+
+    @property
+    def vector_location(self) -> str:
+        """What follows the scheme."""
+        return self.vector_url.partition("://")[2]
