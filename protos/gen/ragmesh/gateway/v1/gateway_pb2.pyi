@@ -103,12 +103,14 @@ class SearchResponse(_message.Message):
     def __init__(self, hits: _Optional[_Iterable[_Union[_retrieve_pb2.Hit, _Mapping]]] = ...) -> None: ...
 
 class ChatRequest(_message.Message):
-    __slots__ = ("generate", "retrieval")
+    __slots__ = ("generate", "retrieval", "session_id")
     GENERATE_FIELD_NUMBER: _ClassVar[int]
     RETRIEVAL_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     generate: _infer_pb2.GenerateRequest
     retrieval: Retrieval
-    def __init__(self, generate: _Optional[_Union[_infer_pb2.GenerateRequest, _Mapping]] = ..., retrieval: _Optional[_Union[Retrieval, _Mapping]] = ...) -> None: ...
+    session_id: str
+    def __init__(self, generate: _Optional[_Union[_infer_pb2.GenerateRequest, _Mapping]] = ..., retrieval: _Optional[_Union[Retrieval, _Mapping]] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class ChatResponse(_message.Message):
     __slots__ = ("generated", "citations")
@@ -119,10 +121,14 @@ class ChatResponse(_message.Message):
     def __init__(self, generated: _Optional[_Union[_infer_pb2.GenerateResponse, _Mapping]] = ..., citations: _Optional[_Union[Citations, _Mapping]] = ...) -> None: ...
 
 class Citations(_message.Message):
-    __slots__ = ("citations",)
+    __slots__ = ("citations", "text", "confidence")
     CITATIONS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     citations: _containers.RepeatedCompositeFieldContainer[_passage_pb2.Citation]
-    def __init__(self, citations: _Optional[_Iterable[_Union[_passage_pb2.Citation, _Mapping]]] = ...) -> None: ...
+    text: str
+    confidence: float
+    def __init__(self, citations: _Optional[_Iterable[_Union[_passage_pb2.Citation, _Mapping]]] = ..., text: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("embed",)

@@ -1,0 +1,1 @@
+"""One module per resource: a thin face each, on `gateway.pipeline`."""

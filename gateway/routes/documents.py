@@ -1,0 +1,93 @@
+"""``/v1/collections/{name}/documents``: documents in, out and away."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from gateway import views
+from gateway.bodies import Needs, is_json, parse
+from gateway.errors import unsupported_content_type
+from gateway.exchange import Call
+from gateway.paging import Page, page
+from gateway.schemas import (
+    ChunksView,
+    DeletedView,
+    DocumentsBody,
+    DocumentsView,
+    DocumentView,
+    IngestView,
+)
+from gateway.state import state_of
+from gateway.uploads import from_documents, from_form, read_form
+
+router = APIRouter(tags=["Documents"])
+
+PREFIX = "/v1/collections/{name}/documents"
+Reader = Annotated[Call, Depends(Needs("documents:read"))]
+Writer = Annotated[Call, Depends(Needs("documents:write", ingest=True))]
+Chosen = Annotated[Page, Depends(page)]
+
+
+@router.post(PREFIX, status_code=201, response_model=IngestView, summary="Ingest documents")
+async def ingest(request: Request, name: str, call: Writer) -> Response:
+    """Takes files as `multipart/form-data` (parts named `file`; optional `metadata`: a JSON object
+    for all of them, or a list of one object a file) or JSON `{"documents": [...]}`, up to 1,000 a
+    call, and answers once all are durable and searchable. A file's id is `metadata.id`, else its
+    name. All are parsed before any is indexed: one bad document refuses the call and is named.
+    The same content under the same id changes nothing."""
+    state = state_of(request.app)
+    content_type = request.headers.get("content-type", "")
+    if is_json(content_type):
+        body = parse(DocumentsBody, await request.body())
+        uploads = from_documents(body.documents, state.settings)
+        results = await state.pipeline.ingest(call, name, uploads)
+    elif content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+        form = await read_form(request, state.settings)
+        try:
+            uploads = from_form(form, state.settings)
+            results = await state.pipeline.ingest(call, name, uploads)
+        finally:
+            await form.close()
+    else:
+        raise unsupported_content_type("Send documents as multipart/form-data or as JSON.")
+    return views.json_response({"documents": [views.ingested(each) for each in results]}, 201)
+
+
+@router.get(PREFIX, response_model=DocumentsView, summary="List documents")
+async def list_documents(request: Request, name: str, call: Reader, page: Chosen) -> Response:
+    """A collection's documents by id."""
+    found = await state_of(request.app).pipeline.list_documents(call, name, page.limit, page.after)
+    return views.json_response(
+        {
+            "documents": [views.document(each) for each in found.documents],
+            "next": found.next_page_token or None,
+        }
+    )
+
+
+# Before the route of a document: an id may hold slashes, as the name of a file in a folder does.
+@router.get(PREFIX + "/{id:path}/chunks", response_model=ChunksView, summary="List chunks")
+async def list_chunks(request: Request, name: str, id: str, call: Reader, page: Chosen) -> Response:
+    """A document's chunks in reading order."""
+    found = await state_of(request.app).pipeline.list_chunks(call, name, id, page.limit, page.after)
+    return views.json_response(
+        {
+            "chunks": [views.chunk(each) for each in found.chunks],
+            "next": found.next_page_token or None,
+        }
+    )
+
+
+@router.get(PREFIX + "/{id:path}", response_model=DocumentView, summary="Get a document")
+async def get_document(request: Request, name: str, id: str, call: Reader) -> Response:
+    """A document's facts."""
+    found = await state_of(request.app).pipeline.get_document(call, name, id)
+    return views.json_response(views.document(found))
+
+
+@router.delete(PREFIX + "/{id:path}", response_model=DeletedView, summary="Delete a document")
+async def delete_document(request: Request, name: str, id: str, call: Writer) -> Response:
+    """Deletes a document with its chunks."""
+    await state_of(request.app).pipeline.delete_document(call, name, id)
+    return views.json_response({"id": id, "deleted": True})

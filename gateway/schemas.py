@@ -1,0 +1,444 @@
+"""Requests and answers of the native routes. What a request may hold is said here, once; each
+request knows its message of the protos."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.filters import to_filter
+from gateway.pipeline import MAX_ANSWER_TOP_K, MAX_SEARCH_TOP_K, text_message
+from ragmesh.gateway.v1 import gateway_pb2
+from ragmesh.infer.v1 import infer_pb2
+from ragmesh.retrieve.v1 import retrieve_pb2
+from ragmesh.type.v1 import chat_pb2
+
+MAX_QUERY_CHARACTERS = 8000
+MAX_INT32 = 2**31 - 1
+
+Mode = Literal["hybrid", "dense", "sparse"]
+Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)]
+CollectionName = Annotated[str, Field(min_length=1, max_length=64)]
+ModelName = Annotated[str, Field(max_length=256)]
+SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_INT32)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)]
+Metadata = dict[str, Any]
+
+MODES: "dict[str, retrieve_pb2.SearchMode]" = {
+    "hybrid": retrieve_pb2.SEARCH_MODE_HYBRID,
+    "dense": retrieve_pb2.SEARCH_MODE_DENSE,
+    "sparse": retrieve_pb2.SEARCH_MODE_SPARSE,
+}
+LENGTHS: "dict[str, infer_pb2.SummaryLength]" = {
+    "short": infer_pb2.SUMMARY_LENGTH_SHORT,
+    "medium": infer_pb2.SUMMARY_LENGTH_MEDIUM,
+    "long": infer_pb2.SUMMARY_LENGTH_LONG,
+}
+INPUT_TYPES: "dict[str, retrieve_pb2.InputType]" = {
+    "query": retrieve_pb2.INPUT_TYPE_QUERY,
+    "passage": retrieve_pb2.INPUT_TYPE_PASSAGE,
+    "document": retrieve_pb2.INPUT_TYPE_PASSAGE,
+}
+
+
+class Request(BaseModel):
+    """A request body: a field that is not listed is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RetrievalFields(Request):
+    """Where to look, and how."""
+
+    collection: CollectionName
+    mode: Mode = "hybrid"
+    rerank: bool = False
+    filter: dict[str, Any] | None = Field(None, description="See Filters in docs/api.md.")
+
+    def retrieval(self, top_k: int | None, param: str = "filter") -> gateway_pb2.Retrieval:
+        chosen = to_filter(self.filter, param) if self.filter else None
+        return gateway_pb2.Retrieval(
+            collection=self.collection,
+            mode=MODES[self.mode],
+            top_k=top_k or 0,
+            rerank=self.rerank,
+            filter=chosen,
+        )
+
+
+class RetrievalOptions(RetrievalFields):
+    """The extension `retrieval` of a chat."""
+
+    top_k: Annotated[int, Field(ge=1, le=MAX_ANSWER_TOP_K)] | None = None
+
+    def to_proto(self) -> gateway_pb2.Retrieval:
+        return self.retrieval(self.top_k, "retrieval.filter")
+
+
+class SamplingFields(Request):
+    """How to sample; unset means the engine's default."""
+
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    max_tokens: Tokens | None = None
+    stop: str | Stop | None = None
+    seed: Seed | None = None
+
+    def sampling(self) -> infer_pb2.Sampling:
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        return infer_pb2.Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            stop=stop,
+            seed=self.seed,
+        )
+
+
+class QueryBody(RetrievalFields, SamplingFields):
+    """A question to answer from a collection."""
+
+    query: Query
+    top_k: Annotated[int, Field(ge=1, le=MAX_ANSWER_TOP_K)] | None = Field(
+        None, description="How many passages; 5 when unset."
+    )
+    session_id: SessionId | None = Field(
+        None, description="The conversation that the question belongs to; it begins when new."
+    )
+    model: ModelName = "default"
+    stream: bool = False
+
+    def to_proto(self) -> gateway_pb2.QueryRequest:
+        return gateway_pb2.QueryRequest(
+            query=self.query,
+            retrieval=self.retrieval(self.top_k),
+            session_id=self.session_id,
+            model=self.model,
+            sampling=self.sampling(),
+        )
+
+
+class SearchBody(RetrievalFields):
+    """A search."""
+
+    query: Query
+    top_k: Annotated[int, Field(ge=1, le=MAX_SEARCH_TOP_K)] | None = Field(
+        None, description="How many hits; 10 when unset."
+    )
+
+    def to_proto(self) -> gateway_pb2.SearchRequest:
+        return gateway_pb2.SearchRequest(query=self.query, retrieval=self.retrieval(self.top_k))
+
+
+class GenerateBody(SamplingFields):
+    """A text to work on."""
+
+    text: Annotated[str, Field(min_length=1)]
+    system: str | None = Field(None, description="Instructions before the text.")
+    model: ModelName = "default"
+    stream: bool = False
+
+    def to_proto(self) -> infer_pb2.GenerateRequest:
+        messages = [text_message(chat_pb2.ROLE_USER, self.text)]
+        if self.system:
+            messages.insert(0, text_message(chat_pb2.ROLE_SYSTEM, self.system))
+        return infer_pb2.GenerateRequest(
+            model=self.model,
+            task=infer_pb2.TASK_CHAT,
+            messages=messages,
+            sampling=self.sampling(),
+            stream=self.stream,
+        )
+
+
+class SummarizeBody(SamplingFields):
+    """A text, or a document of a collection, to summarise."""
+
+    text: Annotated[str, Field(min_length=1)] | None = None
+    document_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    collection: CollectionName | None = None
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] | None = Field(
+        None, description="Language of the summary, ISO 639-1; the text's when unset."
+    )
+    length: Literal["short", "medium", "long"] = "medium"
+    model: ModelName = "default"
+    stream: bool = False
+
+    def to_proto(self, text: str) -> infer_pb2.GenerateRequest:
+        return infer_pb2.GenerateRequest(
+            model=self.model,
+            task=infer_pb2.TASK_SUMMARIZE,
+            text=text,
+            language=self.language,
+            summary_length=LENGTHS[self.length],
+            sampling=self.sampling(),
+            stream=self.stream,
+        )
+
+
+class EmbedBody(Request):
+    """A text to embed."""
+
+    text: Annotated[str, Field(min_length=1)]
+    model: ModelName = "default-embedding"
+    input_type: Literal["query", "passage", "document"] = "passage"
+
+    def to_proto(self) -> retrieve_pb2.EmbedRequest:
+        return retrieve_pb2.EmbedRequest(
+            model=self.model,
+            inputs=[retrieve_pb2.EmbedInput(text=self.text)],
+            input_type=INPUT_TYPES[self.input_type],
+        )
+
+
+class CollectionBody(Request):
+    """A new collection."""
+
+    name: CollectionName
+    description: Annotated[str, Field(max_length=1000)] = ""
+    chunk_tokens: Annotated[int, Field(ge=16, le=8192)] | None = Field(
+        None, description="The most tokens of a chunk; the encoder's best size when unset."
+    )
+    chunk_overlap: Annotated[int, Field(ge=0, le=4096)] | None = None
+
+    def to_proto(self) -> retrieve_pb2.CreateCollectionRequest:
+        return retrieve_pb2.CreateCollectionRequest(
+            name=self.name,
+            description=self.description,
+            chunk_tokens=self.chunk_tokens or 0,
+            chunk_overlap=self.chunk_overlap,
+        )
+
+
+class DocumentBody(Request):
+    """A document that comes as text, read as markdown."""
+
+    id: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        None, description="Derived from the text when unset."
+    )
+    title: Annotated[str, Field(max_length=1000)] = ""
+    text: str
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class DocumentsBody(Request):
+    """Documents that come as text."""
+
+    documents: Annotated[list[DocumentBody], Field(min_length=1)]
+
+
+# answers, for the reference: what is sent is made in `views.py`, and a test compares the two
+
+
+class UsageView(BaseModel):
+    """Tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CitationView(BaseModel):
+    """A passage that the answer rests on."""
+
+    marker: int = Field(description="The number that stands in the answer as `[n]`, from 1.")
+    document_id: str
+    chunk_id: str
+    source: str
+    title: str
+    page: int | None = Field(description="From 1; null for formats without pages.")
+    heading: str
+    quote: str = Field(description="Words of the passage, verbatim.")
+    score: float = Field(description="Support of the citing sentences by the quote, 0 to 1.")
+
+
+class AnswerView(BaseModel):
+    """An answer with what it rests on."""
+
+    answer: str
+    citations: list[CitationView]
+    confidence: float = Field(description="0 to 1, from the support of each sentence.")
+    model: str
+    usage: UsageView
+    timings: dict[str, float] = Field(description="Milliseconds by hop, with `total`.")
+
+
+class RanksView(BaseModel):
+    """Ranks among each arm's candidates, from 1; null when not among them."""
+
+    dense: int | None
+    sparse: int | None
+
+
+class HitView(BaseModel):
+    """A passage that was found."""
+
+    document_id: str
+    chunk_id: str
+    text: str
+    source: str
+    title: str
+    page: int | None
+    heading: str
+    metadata: Metadata
+    language: str
+    score: float
+    ranks: RanksView
+
+
+class HitsView(BaseModel):
+    """Hits, best first."""
+
+    hits: list[HitView]
+
+
+class TextView(BaseModel):
+    """A generated text."""
+
+    text: str
+    model: str
+    usage: UsageView
+
+
+class EmbeddingView(BaseModel):
+    """One text's vector."""
+
+    embedding: list[float]
+    model: str
+    usage: UsageView
+
+
+class CollectionView(BaseModel):
+    """A collection's facts."""
+
+    name: str
+    description: str
+    encoder: str
+    dimensions: int
+    analyzer: str
+    chunk_tokens: int
+    chunk_overlap: int
+    documents: int
+    chunks: int
+    created_at: str | None
+
+
+class CollectionsView(BaseModel):
+    """A page of collections by name."""
+
+    collections: list[CollectionView]
+    next: str | None = Field(description="What to send as `after` for the next page.")
+
+
+class DeletedView(BaseModel):
+    """Something is gone."""
+
+    id: str
+    deleted: bool
+
+
+class IngestedView(BaseModel):
+    """What became of a document."""
+
+    id: str
+    chunks: int
+    status: Literal["indexed", "replaced", "unchanged"]
+
+
+class IngestView(BaseModel):
+    """Documents that are durable and searchable, in the order of sending."""
+
+    documents: list[IngestedView]
+
+
+class DocumentView(BaseModel):
+    """A document's facts."""
+
+    id: str
+    title: str
+    source: str
+    metadata: Metadata
+    format: str
+    language: str
+    pages: int | None
+    chunks: int
+    bytes: int
+    created_at: str | None
+    updated_at: str | None
+
+
+class DocumentsView(BaseModel):
+    """A page of documents by id."""
+
+    documents: list[DocumentView]
+    next: str | None
+
+
+class ChunkView(BaseModel):
+    """A chunk of a document."""
+
+    chunk_id: str
+    document_id: str
+    text: str
+    page: int | None
+    heading: str
+    language: str
+
+
+class ChunksView(BaseModel):
+    """A page of chunks in reading order."""
+
+    chunks: list[ChunkView]
+    next: str | None
+
+
+class TurnView(BaseModel):
+    """A question with its answer."""
+
+    question: str
+    answer: str
+    created_at: str
+
+
+class SessionView(BaseModel):
+    """A conversation, oldest turn first."""
+
+    id: str
+    created_at: str
+    updated_at: str
+    turns: list[TurnView]
+
+
+class ModelView(BaseModel):
+    """An alias or a model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    target: str | None = Field(description="For an alias, the model that it stands for.")
+
+
+class ModelsView(BaseModel):
+    """Models that the token may use."""
+
+    object: Literal["list"]
+    data: list[ModelView]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorView(BaseModel):
+    """The error object that OpenAI's clients know."""
+
+    error: ErrorDetail

@@ -1,0 +1,108 @@
+"""What the gateway can be told."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import NoDecode
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from services.runtime.errors import FailedPrecondition
+from services.runtime.settings import Port, RuntimeSettings, Seconds
+
+MIB = 1024 * 1024
+SERVICES = ("preprocess", "retrieve", "infer", "postprocess")
+"""The services that the gateway conducts, in the order of a question's way."""
+
+Count = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=1024)]
+
+
+class GatewaySettings(RuntimeSettings):
+    """Addresses, budgets and limits of the gateway."""
+
+    service: ClassVar[str] = "gateway"
+
+    rest_host: str = Field(
+        "127.0.0.1",
+        validation_alias=AliasChoices("RAGMESH_REST_HOST", "RAGMESH_HOST", "API_HOST"),
+    )
+    """Address that REST binds to. TLS in front of it is Kong's or a proxy's work."""
+    port: Port = Field(8000, validation_alias=AliasChoices("RAGMESH_PORT", "API_PORT"))
+    """REST port; 0 takes a free one."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of web pages that may call; none by default."""
+
+    preprocess_target: str | None = None
+    """gRPC target, such as ``dns:///preprocess:50051``; unset: this machine's default."""
+    retrieve_target: str | None = None
+    infer_target: str | None = None
+    postprocess_target: str | None = None
+
+    database_url: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("RAGMESH_DATABASE_URL", "DATABASE_URL")
+    )
+    """PostgreSQL (or SQLite) of the SQL store; unset: gateway.db under `data`."""
+    secret_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("RAGMESH_SECRET_KEY", "SECRET_KEY")
+    )
+    """Switches HS256 tokens on, for embedded use."""
+    edge: Literal["", "kong"] = Field("", validation_alias=AliasChoices("RAGMESH_EDGE", "EDGE"))
+    """What stands in front of the gateway."""
+
+    request_budget: Seconds = 300.0
+    """Seconds that a request may take through all its hops."""
+    ingest_budget: Seconds = 1800.0
+    """Seconds that a call with documents may take."""
+    rewrite_budget: Seconds = 4.0
+    """Seconds that a model gets to rewrite a follow-up question before the rules' own is used."""
+    health_budget: Seconds = 1.0
+    """Seconds that each service gets to say how it is."""
+    keepalive_seconds: Annotated[float, Field(gt=0)] = 15.0
+    """Seconds of silence after which an SSE stream carries a comment."""
+
+    max_json_bytes: Bytes = 16 * MIB
+    """Largest JSON body."""
+    max_upload_bytes: Bytes = 512 * MIB
+    """Largest body of a call with documents."""
+    max_document_bytes: Bytes = 100 * MIB
+    """Largest single document."""
+    max_documents: Count = 1000
+    """Documents a call."""
+    max_metadata_bytes: Bytes = 64 * 1024
+    """Largest metadata of a document, as JSON."""
+    max_text_characters: Count = 2_000_000
+    """Longest text to generate from or to summarise."""
+    parallel_documents: Count = 4
+    """Documents of one call that are parsed at a time."""
+    history_turns: Count = 10
+    """Turns of a session that a follow-up question sees."""
+
+    def target(self, service: str) -> str:
+        """Where a service answers."""
+        chosen: str | None = getattr(self, f"{service}_target")
+        return chosen or self.target_of(service)
+
+    @property
+    def store_url(self) -> URL:
+        """The SQL store, with its asyncio driver.
+
+        Raises:
+            FailedPrecondition: DATABASE_URL_INVALID.
+        """
+        if self.database_url is None:
+            return URL.create("sqlite+aiosqlite", database=str(self.data / "gateway.db"))
+        try:
+            url = make_url(self.database_url.get_secret_value())
+        except ArgumentError:
+            url = None
+        drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+        drivers["postgres"] = drivers["postgresql"]
+        driver = drivers.get(url.drivername.partition("+")[0]) if url is not None else None
+        if url is None or driver is None:
+            raise FailedPrecondition(
+                "DATABASE_URL_INVALID",
+                "DATABASE_URL must look like postgresql://user:password@host/name or "
+                "sqlite:///path.",
+            )
+        return url.set(drivername=driver)

@@ -1,0 +1,28 @@
+"""What lives as long as the process, and every route can reach."""
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from gateway.auth import Authenticator
+from gateway.pipeline import Pipeline
+from gateway.settings import GatewaySettings
+from gateway.store.sessions import SessionStore
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Built once, in `__main__` or by a test."""
+
+    settings: GatewaySettings
+    authenticator: Authenticator
+    pipeline: Pipeline
+    sessions: SessionStore
+    started_at: int
+    """Seconds since the epoch."""
+
+
+def state_of(app: FastAPI) -> State:
+    """The state that `create_app` put there."""
+    state: State = app.state.ragmesh
+    return state

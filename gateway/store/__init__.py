@@ -1,0 +1,1 @@
+"""The SQL store: SQLite embedded, PostgreSQL by DATABASE_URL."""

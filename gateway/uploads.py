@@ -1,0 +1,175 @@
+"""What clients upload, as the pipeline's `Upload`s: multipart forms and JSON documents."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from fastapi import Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from gateway.bodies import loads
+from gateway.errors import too_large
+from gateway.freeform import check_depth
+from gateway.ingest import FileContent, TextContent, Upload
+from gateway.schemas import DocumentBody
+from gateway.settings import GatewaySettings
+from services.runtime.errors import InvalidArgument
+
+MARKDOWN = "text/markdown"
+MAX_FIELDS = 16
+MAX_FILENAME_CHARACTERS = 1024
+
+
+async def read_form(request: Request, settings: GatewaySettings) -> FormData:
+    """The multipart form; files are spooled to disk past a megabyte.
+
+    Raises:
+        InvalidArgument: FORM_INVALID.
+    """
+    try:
+        return await request.form(
+            max_files=settings.max_documents + 1,
+            max_fields=MAX_FIELDS,
+            max_part_size=settings.max_metadata_bytes * settings.max_documents,
+        )
+    except HTTPException as error:
+        if "Too many files" in str(error.detail):
+            raise _too_many(settings) from None
+        raise InvalidArgument("FORM_INVALID", "The multipart form cannot be read.") from None
+
+
+def from_form(form: FormData, settings: GatewaySettings) -> list[Upload]:
+    """The form's files with their metadata.
+
+    Raises:
+        InvalidArgument: FILE_REQUIRED, UNKNOWN_FIELD, METADATA_INVALID.
+        ResourceExhausted: TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE, METADATA_TOO_LARGE.
+    """
+    for name in form:
+        if name not in {"file", "metadata"}:
+            raise InvalidArgument("UNKNOWN_FIELD", f"Unknown field: {name}.", field=name)
+    files = [file for file in form.getlist("file") if isinstance(file, UploadFile)]
+    if not files or len(files) != len(form.getlist("file")):
+        raise InvalidArgument(
+            "FILE_REQUIRED", "Send at least one file, each as a part named file.", field="file"
+        )
+    if len(files) > settings.max_documents:
+        raise _too_many(settings)
+    metadata = _form_metadata(form, len(files))
+    return [_from_file(file, facts, settings) for file, facts in zip(files, metadata, strict=True)]
+
+
+def from_documents(documents: Sequence[DocumentBody], settings: GatewaySettings) -> list[Upload]:
+    """JSON documents, sent on as markdown files named by their ids.
+
+    Raises:
+        InvalidArgument: NESTED_TOO_DEEPLY.
+        ResourceExhausted: TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE, METADATA_TOO_LARGE.
+    """
+    if len(documents) > settings.max_documents:
+        raise _too_many(settings)
+    return [
+        _from_document(document, f"documents[{index}]", settings)
+        for index, document in enumerate(documents)
+    ]
+
+
+def _from_document(document: DocumentBody, name: str, settings: GatewaySettings) -> Upload:
+    text = document.text.encode()
+    if len(text) > settings.max_document_bytes:
+        raise _document_too_large(name, name, settings)
+    check_metadata(document.metadata, f"{name}.metadata", settings)
+    id = document.id or hashlib.sha256(text).hexdigest()[:32]
+    source = document.metadata.get("source")
+    return Upload(
+        id=id,
+        filename=f"{id}.md",
+        content=TextContent(text),
+        size=len(text),
+        name=name,
+        param=name,
+        content_type=MARKDOWN,
+        title=document.title,
+        source=source if isinstance(source, str) else "",
+        metadata=document.metadata,
+    )
+
+
+def _from_file(file: UploadFile, facts: Mapping[str, Any], settings: GatewaySettings) -> Upload:
+    filename = (file.filename or "")[:MAX_FILENAME_CHARACTERS]
+    size = file.size or 0
+    if size > settings.max_document_bytes:
+        raise _document_too_large(filename or "file", "file", settings)
+    check_metadata(facts, "metadata", settings)
+    id = facts.get("id", filename)
+    if not isinstance(id, str) or not id:
+        raise InvalidArgument(
+            "DOCUMENT_ID_INVALID",
+            "A file needs a name, or metadata with an id that is a text.",
+            field="metadata.id" if "id" in facts else "file",
+        )
+    title = facts.get("title")
+    return Upload(
+        id=id,
+        filename=filename or id,
+        content=FileContent(file),
+        size=size,
+        name=filename or id,
+        param="file",
+        content_type=file.content_type or "",
+        title=title if isinstance(title, str) else "",
+        source=filename or id,
+        metadata={key: value for key, value in facts.items() if key != "id"},
+    )
+
+
+def check_metadata(metadata: Mapping[str, Any], name: str, settings: GatewaySettings) -> None:
+    """Raises:
+    InvalidArgument: NESTED_TOO_DEEPLY.
+    ResourceExhausted: METADATA_TOO_LARGE.
+    """
+    if not metadata:
+        return
+    check_depth(metadata, name)
+    if len(orjson.dumps(metadata)) > settings.max_metadata_bytes:
+        raise InvalidArgument(
+            "METADATA_TOO_LARGE",
+            f"{name} is larger than {settings.max_metadata_bytes} bytes.",
+            field=name,
+        )
+
+
+def _form_metadata(form: FormData, files: int) -> list[dict[str, Any]]:
+    """One object a file: the form's object for all of them, or its list's, one each."""
+    given = form.getlist("metadata")
+    if not given or given == [""]:
+        return [{}] * files
+    if len(given) > 1 or not isinstance(given[0], str):
+        raise InvalidArgument(
+            "METADATA_INVALID", "Send metadata once, as JSON text.", field="metadata"
+        )
+    value = loads(given[0], "metadata")
+    listed = value if isinstance(value, list) else [value] * files
+    if len(listed) != files or not all(isinstance(facts, dict) for facts in listed):
+        raise InvalidArgument(
+            "METADATA_INVALID",
+            "metadata must be a JSON object, or a list of one object a file.",
+            field="metadata",
+        )
+    return listed
+
+
+def _too_many(settings: GatewaySettings) -> Exception:
+    return too_large(
+        "TOO_MANY_DOCUMENTS", f"A call takes at most {settings.max_documents} documents."
+    )
+
+
+def _document_too_large(name: str, param: str, settings: GatewaySettings) -> Exception:
+    return too_large(
+        "DOCUMENT_TOO_LARGE",
+        f"{name}: the document is larger than {settings.max_document_bytes} bytes.",
+        field=param,
+    )

@@ -1,0 +1,172 @@
+"""Messages of the protos as the JSON that REST clients see."""
+
+from typing import Any
+
+import orjson
+from google.protobuf.timestamp_pb2 import Timestamp
+from starlette.responses import Response
+
+from gateway.freeform import from_struct
+from gateway.store.sessions import StoredSession
+from ragmesh.gateway.v1 import gateway_pb2
+from ragmesh.retrieve.v1 import retrieve_pb2
+from ragmesh.type.v1 import chat_pb2, passage_pb2
+
+STATUSES = {
+    retrieve_pb2.INDEX_STATUS_INDEXED: "indexed",
+    retrieve_pb2.INDEX_STATUS_REPLACED: "replaced",
+    retrieve_pb2.INDEX_STATUS_UNCHANGED: "unchanged",
+}
+
+View = dict[str, Any]
+
+
+def json_response(payload: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(payload), status, media_type="application/json")
+
+
+def usage(message: chat_pb2.Usage) -> View:
+    view: View = {
+        "prompt_tokens": message.prompt_tokens,
+        "completion_tokens": message.completion_tokens,
+        "total_tokens": message.prompt_tokens + message.completion_tokens,
+    }
+    if message.cached_tokens:
+        view["prompt_tokens_details"] = {"cached_tokens": message.cached_tokens}
+    return view
+
+
+def citation(message: passage_pb2.Citation) -> View:
+    return {
+        "marker": message.marker,
+        "document_id": message.document_id,
+        "chunk_id": message.chunk_id,
+        "source": message.source,
+        "title": message.title,
+        "page": message.page if message.HasField("page") else None,
+        "heading": message.heading,
+        "quote": message.quote,
+        "score": message.score,
+    }
+
+
+def answer(message: gateway_pb2.QueryResponse) -> View:
+    return {
+        "answer": message.answer,
+        "citations": [citation(cited) for cited in message.citations],
+        "confidence": message.confidence,
+        "model": message.model,
+        "usage": usage(message.usage),
+        "timings": dict(message.timings),
+    }
+
+
+def passage(message: passage_pb2.Passage) -> View:
+    return {
+        "document_id": message.document_id,
+        "chunk_id": message.chunk_id,
+        "text": message.text,
+        "source": message.source,
+        "title": message.title,
+        "page": message.page if message.HasField("page") else None,
+        "heading": message.heading,
+        "metadata": from_struct(message.metadata),
+        "language": message.language,
+        "score": message.score,
+    }
+
+
+def sources(message: gateway_pb2.Sources) -> View:
+    """What was retrieved, each with the marker that the answer may cite it by."""
+    return {"sources": [{"marker": each.marker, **passage(each)} for each in message.passages]}
+
+
+def hit(message: retrieve_pb2.Hit) -> View:
+    return {
+        **passage(message.passage),
+        "ranks": {
+            "dense": message.dense_rank if message.HasField("dense_rank") else None,
+            "sparse": message.sparse_rank if message.HasField("sparse_rank") else None,
+        },
+    }
+
+
+def collection(message: retrieve_pb2.Collection) -> View:
+    return {
+        "name": message.name,
+        "description": message.description,
+        "encoder": message.encoder,
+        "dimensions": message.dimensions,
+        "analyzer": message.analyzer,
+        "chunk_tokens": message.chunk_tokens,
+        "chunk_overlap": message.chunk_overlap,
+        "documents": message.documents,
+        "chunks": message.chunks,
+        "created_at": moment(message.created_at) if message.HasField("created_at") else None,
+    }
+
+
+def document(message: retrieve_pb2.Document) -> View:
+    return {
+        "id": message.id,
+        "title": message.title,
+        "source": message.source,
+        "metadata": from_struct(message.metadata),
+        "format": message.format,
+        "language": message.language,
+        "pages": message.pages or None,
+        "chunks": message.chunks,
+        "bytes": message.bytes,
+        "created_at": moment(message.created_at) if message.HasField("created_at") else None,
+        "updated_at": moment(message.updated_at) if message.HasField("updated_at") else None,
+    }
+
+
+def chunk(message: passage_pb2.Passage) -> View:
+    return {
+        "chunk_id": message.chunk_id,
+        "document_id": message.document_id,
+        "text": message.text,
+        "page": message.page if message.HasField("page") else None,
+        "heading": message.heading,
+        "language": message.language,
+    }
+
+
+def ingested(message: gateway_pb2.IngestResult) -> View:
+    return {
+        "id": message.id,
+        "chunks": message.chunks,
+        "status": STATUSES.get(message.status, "indexed"),
+    }
+
+
+def session(stored: StoredSession) -> View:
+    return {
+        "id": stored.id,
+        "created_at": stored.created_at.isoformat(),
+        "updated_at": stored.updated_at.isoformat(),
+        "turns": [
+            {
+                "question": turn.question,
+                "answer": turn.answer,
+                "created_at": turn.created_at.isoformat(),
+            }
+            for turn in stored.turns
+        ],
+    }
+
+
+def model(message: gateway_pb2.Model, created: int) -> View:
+    return {
+        "id": message.id,
+        "object": "model",
+        "created": created,
+        "owned_by": message.owned_by or "ragmesh",
+        "target": message.target or None,
+    }
+
+
+def moment(timestamp: Timestamp) -> str:
+    """RFC 3339."""
+    return str(timestamp.ToJsonString())
