@@ -21,6 +21,8 @@ from services.runtime.settings import EXIT_MISCONFIGURED
 
 START_TIMEOUT = 180.0
 """Seconds until every process must serve; loading an encoder on a slow disk is in it."""
+START_ATTEMPTS = 3
+"""Deaths of one process after which a mesh that never served is given up."""
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 30.0
 STABLE_AFTER = 60.0
@@ -157,10 +159,11 @@ class Supervisor:
             status = await self._children[name].wait()
             lasted = time.monotonic() - born
             state = self._state.processes[name]
-            if status == EXIT_MISCONFIGURED and not self._serving_once:
+            deaths = 1 if lasted > STABLE_AFTER else deaths + 1
+            hopeless = status == EXIT_MISCONFIGURED or deaths > START_ATTEMPTS
+            if hopeless and not self._serving_once:
                 self._fail(name)
                 return
-            deaths = 1 if lasted > STABLE_AFTER else deaths + 1
             delay = min(FIRST_DELAY * 2 ** (deaths - 1), LONGEST_DELAY)
             state.state, state.restarts = "waiting", state.restarts + 1
             self._save()

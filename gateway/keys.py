@@ -136,7 +136,7 @@ class Keyring:
             self._private(kid).unlink(missing_ok=True)
             sync_folder(self._folder)
 
-    def keys(self) -> list[KeyFacts]:
+    def facts(self) -> list[KeyFacts]:
         """Every key, consumers in the order of the file, the signing key of each last."""
         facts = []
         for entry in self._consumers():
@@ -272,13 +272,26 @@ class Keyring:
             yield consumers
             text = _BANNER + self._source.read_text(encoding="utf-8")
             if consumers:
-                text += "\n" + yaml.safe_dump(
-                    {"consumers": consumers}, sort_keys=False, allow_unicode=True
+                text += "\n" + yaml.dump(
+                    {"consumers": consumers}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
                 )
             # Left alone when nothing changes, so that readers do not reload for nothing.
             current = self._rendered.read_text("utf-8") if self._rendered.exists() else None
             if text != current:
                 write_atomically(self._rendered, text, PUBLIC)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Keeps a PEM readable: text of several lines as a block."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _entry(consumers: list[dict[str, Any]], name: str) -> dict[str, Any]:
