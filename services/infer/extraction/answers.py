@@ -9,6 +9,7 @@ from services.infer.extraction.questions import Kind, holds, kind_of
 from services.infer.extraction.sentences import is_fragment, sentences_of, without_markers
 from services.infer.ports import Passage
 from services.text.language import detect_language
+from services.text.normalize import normalize
 from services.text.terms import content_terms
 
 MAX_ANSWER_SENTENCES = 3
@@ -22,21 +23,28 @@ MIN_COVERAGE = 0.34
 MIN_SENTENCE_COVERAGE = 0.12
 """Share that the chosen sentence itself must hold."""
 
-_NEIGHBOUR = 0.35
+_NEIGHBOUR = 0.40
 _PASSAGE = 0.30
-_HEADING = 0.25
-_KIND_BONUS = 0.22
-_RANK_PENALTY = 0.05
-_SAME_LANGUAGE = 0.15
+_HEADING = 0.28
+_KIND_BONUS = 0.16
+_RANK_PENALTY = 0.07
+_PHRASE = 0.3
+_PHRASE_LENGTH = 3
+_OTHER_LANGUAGE = 0.75
+_ANAPHORA_SHARE = 0.6
 _QUESTION_PENALTY = 0.3
-_FRAGMENT_PENALTY = 0.5
+_FRAGMENT = 0.5
+_CELL = 0.85
 _SECOND = 0.72
-_NEW_COVERAGE = 0.18
+_NEW_COVERAGE = 0.09
+_CLOSE = 0.84
 
 _ANAPHORA = re.compile(
     r"^(?:これ|それ|この|その|ここ|そこ|同|彼|彼女|また、この|こうした|そうした|前者|後者|そのため|このため)"
     r"|^(?:It|This|That|These|Those|They|He|She|Its|Their|Such|Then|There)\b"
 )
+_CELLS = frozenset({Kind.NUMBER, Kind.TIME, Kind.PLACE})
+"""Kinds whose answers also stand in tables and lists."""
 _QUESTION_WORDS = frozenset(
     content_terms(
         "what which who where when why how many much tell explain describe please answer question "
@@ -102,6 +110,7 @@ def rank(question: str, passages: Sequence[Passage]) -> list[_Candidate]:
     total = sum(weight.values())
     kind = kind_of(question)
     language = detect_language(question)
+    phrases = _phrases(question)
 
     def share(held: frozenset[str] | set[str]) -> float:
         return sum(weight[term] for term in terms if term in held) / total
@@ -120,8 +129,14 @@ def rank(question: str, passages: Sequence[Passage]) -> list[_Candidate]:
                 around |= near.terms
             own = share(candidate.terms)
             near_gain = share(around) - own
+            if i and _ANAPHORA.match(candidate.text):
+                # What it points at stands in the sentence before.
+                carried = share(candidate.terms | group[i - 1].terms) - own
+                own += _ANAPHORA_SHARE * carried
+                near_gain -= carried
             score = (
                 own
+                + _PHRASE * _phrases_shared(phrases, candidate.text)
                 + _NEIGHBOUR * near_gain
                 + _PASSAGE * whole
                 + _HEADING * headed
@@ -129,13 +144,14 @@ def rank(question: str, passages: Sequence[Passage]) -> list[_Candidate]:
             )
             if kind is not Kind.OTHER and holds(kind, candidate.text, question):
                 score += _KIND_BONUS * (0.3 + own)
-            if same:
-                score += _SAME_LANGUAGE
+            if not same:
+                score *= _OTHER_LANGUAGE
             if candidate.text.rstrip().endswith(("?", "？")):
                 score -= _QUESTION_PENALTY  # a question is rarely an answer
             if is_fragment(candidate.text):
                 # A heading repeats the question's words and answers nothing.
-                score -= _FRAGMENT_PENALTY * (0.4 if holds(kind, candidate.text, question) else 1)
+                holding = kind in _CELLS and holds(kind, candidate.text, question)
+                score *= _CELL if holding else _FRAGMENT
             ranked.append(
                 _Candidate(
                     candidate.text,
@@ -148,6 +164,16 @@ def rank(question: str, passages: Sequence[Passage]) -> list[_Candidate]:
                 )
             )
     return sorted(ranked, key=lambda c: (-c.score, c.passage, c.place))
+
+
+def _phrases(text: str) -> frozenset[str]:
+    """Character trigrams: they also see verbs in kana, and words that stand together."""
+    plain = "".join(char for char in normalize(text).lower() if char.isalnum())
+    return frozenset(plain[i : i + _PHRASE_LENGTH] for i in range(len(plain) - _PHRASE_LENGTH + 1))
+
+
+def _phrases_shared(phrases: frozenset[str], text: str) -> float:
+    return len(phrases & _phrases(text)) / len(phrases) if phrases else 0.0
 
 
 def _candidates(passages: Sequence[Passage]) -> list[list[_Candidate]]:
@@ -184,7 +210,7 @@ def _choose(question: str, ranked: Sequence[_Candidate]) -> list[_Candidate]:
         before = next(
             (c for c in ranked if c.passage == best.passage and c.place == best.place - 1), None
         )
-        if before is not None:
+        if before is not None and asked & before.terms - covered:
             chosen.append(before)
             covered |= asked & before.terms
     for candidate in ranked[1:]:
@@ -193,7 +219,7 @@ def _choose(question: str, ranked: Sequence[_Candidate]) -> list[_Candidate]:
         if candidate in chosen or any(_repeats(candidate, other) for other in chosen):
             continue
         gain = len((asked & candidate.terms) - covered) / max(1, len(asked))
-        if gain >= _NEW_COVERAGE:
+        if gain >= _NEW_COVERAGE or (len(chosen) == 1 and candidate.score >= _CLOSE * best.score):
             chosen.append(candidate)
             covered |= asked & candidate.terms
     # Sentences of one passage read in its order; the best passage comes first.
