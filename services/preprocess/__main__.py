@@ -1,7 +1,6 @@
 """Starts preprocess: ``python -m services.preprocess``."""
 
 from ragmesh.preprocess.v1 import preprocess_pb2, preprocess_pb2_grpc
-
 from services.preprocess.adapters.processes import WorkerProcesses
 from services.preprocess.core import Preprocessor
 from services.preprocess.formats import SUPPORTED
@@ -29,9 +28,7 @@ def build(settings: PreprocessSettings) -> Service:
         register=lambda server: preprocess_pb2_grpc.add_PreprocessServiceServicer_to_server(
             servicer, server
         ),
-        service_names=(
-            preprocess_pb2.DESCRIPTOR.services_by_name["PreprocessService"].full_name,
-        ),
+        service_names=(preprocess_pb2.DESCRIPTOR.services_by_name["PreprocessService"].full_name,),
         ready=workers.ready,
         aclose=workers.aclose,
     )

@@ -71,9 +71,7 @@ def checked_parts(
             content = _read(archive, entry, filename, limits.total_bytes - total)
             total += len(content)
             if _declares_type(content):
-                raise unreadable(
-                    filename, "its XML declares a document type, which is not allowed"
-                )
+                raise unreadable(filename, "its XML declares a document type, which is not allowed")
             clean.writestr(entry.filename, content)
     return target.getvalue()
 
@@ -81,9 +79,7 @@ def checked_parts(
 def _check_size(
     name: str, size: int, compressed: int, filename: str, limits: ArchiveLimits
 ) -> None:
-    if size > limits.entry_bytes or (
-        size > MIB and size > limits.ratio * max(1, compressed)
-    ):
+    if size > limits.entry_bytes or (size > MIB and size > limits.ratio * max(1, compressed)):
         raise over_limit(
             filename,
             f"a part of it unfolds to {size / MIB:,.0f} MB, "
@@ -91,9 +87,7 @@ def _check_size(
         )
 
 
-def _read(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, filename: str, left: int
-) -> bytes:
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, filename: str, left: int) -> bytes:
     """The entry's bytes, measured while they unfold."""
     parts: list[bytes] = []
     size = 0

@@ -8,6 +8,7 @@ only a single sentence over the budget is cut inside. Sizes are measured on norm
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from services.preprocess.documents import Block, Chunk, Chunking, Extraction
 from services.preprocess.ports import TokenCounter
@@ -63,12 +64,12 @@ def cut(extraction: Extraction, chunking: Chunking, counter: TokenCounter) -> li
     headings = _headings([section.path for section in sections], chunking.max_tokens, counter)
     units = _weighed(text, [_spans(text, section.blocks) for section in sections], counter)
     drafts: list[_Draft] = []
-    for section, own in zip(sections, units, strict=True):
+    for section, sentences in zip(sections, units, strict=True):
         heading, heading_tokens = headings[section.path]
         budget = chunking.max_tokens - heading_tokens
-        own = _shortened(text, own, budget, counter)
         overlap = min(chunking.overlap_tokens, budget // 2)
-        for packed in _packed(text, own, budget, overlap):
+        fitting = _shortened(text, sentences, budget, counter)
+        for packed in _packed(text, fitting, budget, overlap):
             drafts.append(_Draft(heading, section.page, packed, budget))
     return _finished(text, drafts, chunking.max_tokens, counter)
 
@@ -156,9 +157,7 @@ def _lines(piece: str) -> Iterator[tuple[int, int]]:
         start += len(line)
 
 
-def _weighed(
-    text: str, sections: Sequence[list[Unit]], counter: TokenCounter
-) -> list[list[Unit]]:
+def _weighed(text: str, sections: Sequence[list[Unit]], counter: TokenCounter) -> list[list[Unit]]:
     """The same units with their weights, counted in one batch."""
     flat = [unit for units in sections for unit in units]
     weights = _weights(text, flat, counter)
@@ -177,10 +176,8 @@ def _weights(text: str, units: Sequence[Unit], counter: TokenCounter) -> list[in
     ]
 
 
-def _shortened(
-    text: str, units: Sequence[Unit], budget: int, counter: TokenCounter
-) -> list[Unit]:
-    """Units within the budget: longer ones are cut into about equal pieces, and again if need be."""
+def _shortened(text: str, units: Sequence[Unit], budget: int, counter: TokenCounter) -> list[Unit]:
+    """Units within the budget: longer ones are cut into even pieces, and again if need be."""
     done: list[Unit] = []
     todo = list(units)
     while any(unit.weight > budget and unit.end - unit.start > 1 for unit in todo):
@@ -206,18 +203,21 @@ def _pieces(text: str, unit: Unit, count: int) -> list[Unit]:
     while unit.end - edges[-1] > step:
         edges.append(_soft_edge(text, edges[-1], edges[-1] + step, unit.end))
     edges.append(unit.end)
-    pieces: list[Unit] = []
-    for start, end in zip(edges, edges[1:], strict=False):
-        while start < end and text[start].isspace():
-            start += 1
-        while end > start and text[end - 1].isspace():
-            end -= 1
-        if start < end:
-            pieces.append(Unit(start, end, 0, False))
+    pieces = [
+        Unit(start, end, 0, False)
+        for start, end in (_stripped(text, *pair) for pair in pairwise(edges))
+        if start < end
+    ]
     if pieces and unit.ends_block:
         last = pieces[-1]
         pieces[-1] = Unit(last.start, last.end, 0, False, True)
     return pieces
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """The same stretch without white space at its ends."""
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def _soft_edge(text: str, start: int, edge: int, end: int) -> int:
@@ -231,9 +231,7 @@ def _soft_edge(text: str, start: int, edge: int, end: int) -> int:
     return edge
 
 
-def _packed(
-    text: str, units: Sequence[Unit], budget: int, overlap: int
-) -> Iterator[list[Unit]]:
+def _packed(text: str, units: Sequence[Unit], budget: int, overlap: int) -> Iterator[list[Unit]]:
     """Units gathered into chunks: whole blocks where they fit, else units in order."""
     current: list[Unit] = []
     weight = 0
@@ -272,7 +270,8 @@ def _repeated(units: Sequence[Unit], overlap: int, room: int) -> list[Unit]:
     repeated: list[Unit] = []
     left = min(overlap, room)
     for unit in reversed(units):
-        if not unit.whole or unit.weight > left or len(repeated) + 1 == len(units):
+        last = len(repeated) + 1 == len(units)  # a chunk repeated whole would say nothing new
+        if not unit.whole or unit.weight > left or left <= 0 or last:
             break
         repeated.insert(0, unit)
         left -= unit.weight
@@ -319,7 +318,9 @@ def _finished(
             end=draft.units[-1].end,
         )
         for index, (draft, piece, tokens) in enumerate(
-            item for item in fitting if item[1]  # nothing visible is left of controls alone
+            item
+            for item in fitting
+            if item[1]  # nothing visible is left of controls alone
         )
     ]
 

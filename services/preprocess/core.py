@@ -1,4 +1,4 @@
-"""What preprocess does: documents in, chunks out; a question in, a question that stands alone out."""
+"""What preprocess does: documents become chunks, questions become ones that stand alone."""
 
 import hashlib
 from collections import OrderedDict

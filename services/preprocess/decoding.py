@@ -41,6 +41,14 @@ _LABELS = {
     "ascii": "utf-8",
     "utf8": "utf-8",
 }
+# Python's codecs that are charsets of documents. UTF-16 and UTF-32 are told by mark and shape: a
+# declaration that can be read as ASCII is not true of them.
+_CHARSETS = re.compile(
+    r"utf-8|ascii|cp\d+|iso8859-\d+|iso2022_jp\w*|iso2022_kr|euc_\w+|gb\w+|big5\w*|koi8-\w|mac-\w+"
+    r"|tis-620|johab|shift_jis\w*"
+)
+# What cp932 makes of bytes that Shift_JIS does not have.
+_NOT_SHIFT_JIS = re.compile(r"[\x80\uf8f0-\uf8f3]")
 _JAPANESE = ("cp932", "euc_jp")
 _KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u30fc\u3001\u3002]")
 _COMMON_HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -121,15 +129,14 @@ def _meta_charset(data: bytes) -> str:
 
 
 def _codec(label: str) -> str:
-    """Python's name for a charset label; empty for one that is unknown or not for text."""
+    """Python's name of a charset label; empty for one that is unknown or no charset."""
     name = label.strip().lower()
     name = _LABELS.get(name, name)
     try:
-        info = codecs.lookup(name)
+        found = codecs.lookup(name).name
     except (LookupError, ValueError):
         return ""
-    # hex, zip and friends are codecs too, but not from bytes to text.
-    return name if name and getattr(info, "_is_text_encoding", True) else ""
+    return name if _CHARSETS.fullmatch(found) else ""
 
 
 def _utf16_by_shape(data: bytes) -> str:
@@ -200,5 +207,7 @@ def _japanese(sample: bytes, encoding: str) -> float:
 
 def _replace(data: bytes, encoding: str) -> Decoded:
     text = data.decode(encoding, errors="replace")
+    if encoding == "cp932":
+        text = _NOT_SHIFT_JIS.sub(REPLACEMENT, text)
     # A file may hold U+FFFD of its own only in Unicode; those are not ours to count.
     return Decoded(text, encoding, text.count(REPLACEMENT))

@@ -122,9 +122,7 @@ class Layout:
             self.parts.append(BLOCK_SEPARATOR)
             self.length += len(BLOCK_SEPARATOR)
         label = " ".join(text.split()) if kind == "heading" else ""
-        self.blocks.append(
-            Block(self.length, self.length + len(text), kind, level, label, page)
-        )
+        self.blocks.append(Block(self.length, self.length + len(text), kind, level, label, page))
         self.parts.append(text)
         self.length += len(text)
 

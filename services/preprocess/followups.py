@@ -2,8 +2,9 @@
 
 The rules know three kinds. A *reference* holds a pronoun whose noun is in an earlier turn ("How
 does it scale?", 「その上限は?」). A *fragment* is a question without its predicate ("And in
-Japanese?", 「では、ポートは?」) or asks for more of the same ("Tell me more", 「もっと詳しく」). A *bare*
-question ("Why?", 「なぜ?」) is about the answer. Whatever they do not recognise stands alone.
+Japanese?", 「では、ポートは?」) or asks for more of the same ("Tell me more", 「もっと詳しく」).
+A *bare* question ("Why?", 「なぜ?」) is about the answer. Whatever they do not recognise stands
+alone.
 """
 
 import re
@@ -33,8 +34,9 @@ _EN_BARE = re.compile(
 _EN_MORE = re.compile(
     r"(?:please |can you |could you |ok(?:ay)?,? )*(?:tell me more|say more|more(?: details?| info"
     r"(?:rmation)?)?|go on|continue|elaborate|explain(?: more| further| in (?:more )?detail)?"
-    r"|be more specific|give (?:me |us )?(?:an? |some |another |more )*examples?|(?:for|an|any|another)"
-    r" examples?|in (?:more detail|other words|short)|anything else|what else)(?: please)?\W*",
+    r"|be more specific|give (?:me |us )?(?:an? |some |another |more )*examples?"
+    r"|(?:for|an|any|another) examples?|in (?:more detail|other words|short)|anything else"
+    r"|what else)(?: please)?\W*",
     re.IGNORECASE,
 )
 _EN_LEAD = re.compile(r"(?:ok(?:ay)?,? |and|but|so|then|also|or|now)[\s,]+", re.IGNORECASE)
@@ -62,7 +64,7 @@ _EN_EXPLETIVE = re.compile(
     r"|\bit (?:is|was|takes?) (?:\w+ )?(?:possible|necessary|safe|to)\b|\bdoes it take\b",
     re.IGNORECASE,
 )
-# "that" and "this" as a pronoun: at the end, or before a verb; elsewhere a conjunction or an article.
+# "that" and "this" as a pronoun: at the end or before a verb; else a conjunction or an article.
 _EN_PRONOUN_PLACE = re.compile(
     r"\s*(?:[?.!,]|$|\b(?:is|was|does|do|did|can|could|will|would|should|work|works|mean|means|run"
     r"|happen|happens|in|on|for|with|to|from|by|at|and|or)\b)",
@@ -74,18 +76,19 @@ _EN_ARTICLE = r"(?P<topic>(?:(?:the|a|an|our|your) )?[^\s,?.!;:]+(?: [^\s,?.!;:]
 _EN_TOPICS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"(?:what|who)(?:'s|’s| is| are| was| were) (?:the (?:purpose|role|meaning|point) of )?{_EN_ARTICLE}\W*$",
-        rf"(?:please )?(?:tell (?:me|us) about|explain|describe|summari[sz]e|define) {_EN_ARTICLE}\W*$",
-        rf"(?:how|why|when|where) (?:do|does|did|can|will|would|should|is|are) {_EN_ARTICLE} (?:work|scale|run|start"
-        r"|stop|fail|compare|perform|behave|differ|handle|need|use|stored?|configured|installed"
+        r"(?:what|who)(?:'s|’s| is| are| was| were) (?:the (?:purpose|role|meaning|point) of )?"
+        rf"{_EN_ARTICLE}\W*$",
+        r"(?:please )?(?:tell (?:me|us) about|explain|describe|summari[sz]e|define) "
+        rf"{_EN_ARTICLE}\W*$",
+        r"(?:how|why|when|where) (?:do|does|did|can|will|would|should|is|are) "
+        rf"{_EN_ARTICLE} (?:work|scale|run|start|stop|fail|compare|perform|behave|differ|handle"
+        r"|need|use|stored?|configured|installed"
         r"|built|restart|listen|look|come|get|make|find|support|store)\b",
-        r"(?:how|where|when) (?:do|does|can|could|should|would) (?:i|we|you|one|someone) (?:\w+ly )?\w+ (?:up )?"
+        r"(?:how|where|when) (?:do|does|can|could|should|would) (?:i|we|you|one|someone) "
+        r"(?:\w+ly )?\w+ (?:up )?"
         rf"{_EN_ARTICLE}(?: (?:in|on|with|for|to|from|at|by|when|using|without|as|into) .*|\W*)$",
-        r"(?:what|which)(?: [\w-]+){1,4}? (?:do|does|did|can|should|will) "
-        rf"{_EN_ARTICLE} (?:use|need|have|support|require|run|listen|cost|mean|do|offer|provide|store"
-        r"|return|answer|speak|read|accept|keep)\b",
-        rf"(?:can|could|does|do|is|are|will|should) {_EN_ARTICLE} (?:run|work|support|use|need|handle|scale|be|have"
-        r"|store|read|accept|available|free|open|able)\b",
+        rf"(?:can|could|does|do|is|are|will|should) {_EN_ARTICLE} (?:run|work|support|use|need"
+        r"|handle|scale|be|have|store|read|accept|available|free|open|able)\b",
     )
 )
 _EN_PERSONAL = re.compile(r"(?:i|we|you|it|this|that|they|he|she|there|me|us|one)\b", re.IGNORECASE)
@@ -99,7 +102,8 @@ _JA_BARE = re.compile(
     rf"|どのように|どう|いくら|いくつ|本当|ほんとう?|というと){_JA_ASK}{_JA_END}"
 )
 _JA_MORE = re.compile(
-    r"(?:では、?|じゃあ、?|それを)?(?:もっと|もう少し|もうすこし|さらに|より|より一層)?"
+    r"(?:では、?|じゃあ、?|それを)?"
+    r"(?:もっと|もう少し|もうすこし|さらに|より|より一層)?"
     r"(?:詳しく|くわしく|詳細(?:に|を|は)?|具体的に(?:は)?|分かりやすく|わかりやすく|簡単に|簡潔に|短く|続けて"
     r"|続き(?:を|は)?|例(?:えば|は|を)|具体例(?:は|を)?|(?:他|ほか|その他)に(?:は|も)?(?:何か)?(?:ある|あります)?)"
     r"(?:教えて|説明して|話して|お願い|頼みます|知りたい|言うと|言って|挙げて|見せて)?"
@@ -111,7 +115,9 @@ _JA_LEAD = re.compile(
 _JA_FRAGMENT = re.compile(
     rf"[^。?？]{{1,24}}(?:は|では|には|とは|だと|なら|だったら|の場合(?:は)?|のほうは|の方は|も)(?:{_JA_ASK}|どう(?:ですか|なる|なります(?:か)?|でしょうか)?){_JA_END}"
 )
-_JA_PREDICATE = re.compile(r"何|なに|なん|誰|だれ|どこ|いつ|なぜ|どれ|どの|いくつ|ますか|ですか|教えて|説明")
+_JA_PREDICATE = re.compile(
+    r"何|なに|なん|誰|だれ|どこ|いつ|なぜ|どれ|どの|いくつ|ますか|ですか|教えて|説明"
+)
 _JA_THING = re.compile(r"(?P<thing>(?:それ|これ|あれ)(?=[はがをにのでともへか]|って|から|より|、))")
 _JA_OWNER = re.compile(r"(?P<owner>(?:その|この|あの)(?=[^\s、。]))")
 _JA_PLACE = re.compile(r"(?P<thing>(?:そこ|ここ|そちら)(?=には|では|の|を|へ|から|に))")
@@ -122,14 +128,22 @@ _JA_OTHER = re.compile(
 # Conjunctions and set phrases that only look like pronouns.
 _JA_NOT_PRONOUN = re.compile(
     r"それでは|それじゃ|それで[、も]|それから|それに(?:は)?[、加対]|それとも|それなら|それぞれ|そのため|その後|その他|そのまま"
-    r"|そのもの|その際|その時|その上|これから|これまで|このため|この(?:たび|度)|この(?:文書|文章|資料|ファイル|システム)|それほど|あの[、ー]"
+    r"|そのもの|その際|その時|その上(?=[、で])|これから|これまで|このため|この(?:たび|度)|この(?:文書|文章|資料|ファイル|システム)|それほど|あの[、ー]"
 )
-_JA_TOPIC = re.compile(r"(?P<topic>[^、。?？!！\s][^、。?？!！]{0,40}?)(?:とは|って(?=何|なに|どう)|について|に関して|に関する|は|を|が)")
+_JA_TOPIC = re.compile(
+    r"(?P<topic>[^、。?？!！\s][^、。?？!！]{0,40}?)(?:とは|って(?=何|なに|どう)|について|に関して|に関する|は|を|が)"
+)
 _JA_NOT_TOPIC = re.compile(
     r"何|なに|誰|だれ|どこ|いつ|どう|なぜ|どの|どれ|どんな|いくつ|^(?:私|僕|我々|皆)|それ|これ|あれ|その|この|あの"
 )
-_JA_BOUNDARY = re.compile(r"[、。,?？]|と$|や$|および$|及び$|とその$|または$|場合|とき|ので|から|が$")
+_JA_BOUNDARY = re.compile(
+    r"[、。,?？]|と$|や$|および$|及び$|とその$|または$|場合|とき|ので|から|が$"
+)
 _JA_SHORT = 24
+# A short question without subject or object and without a name: both are in an earlier turn.
+_JA_NO_SUBJECT = re.compile(
+    r"(?!.*(?:[はがをの]|[A-Za-zァ-ヴ]{3}))[^。?？]{2,16}(?:ますか|ですか|でしょうか|のか|たか|るか)[?？。\s]*"
+)
 
 
 def kind_of(query: str, language: str) -> Kind:
@@ -199,10 +213,8 @@ def _antecedent(query: str, pronoun: re.Pattern[str], boundary: re.Pattern[str])
 
 def _has_antecedent(before: str, boundary: re.Pattern[str]) -> bool:
     """Whether the same question names something in a clause before the pronoun."""
-    last = None
-    for last in boundary.finditer(before):
-        pass
-    return last is not None and bool(content_terms(before[: last.start()]))
+    edges = [match.start() for match in boundary.finditer(before)]
+    return bool(edges) and bool(content_terms(before[: edges[-1]]))
 
 
 def _topic_en(query: str) -> str:
@@ -231,7 +243,7 @@ def _kind_ja(query: str) -> Kind:
     fragment = _JA_FRAGMENT.fullmatch(rest) is not None and not _JA_PREDICATE.search(rest)
     if fragment and (lead or len(rest) <= _JA_SHORT):
         return Kind.FRAGMENT
-    return Kind.STANDALONE
+    return Kind.BARE if _JA_NO_SUBJECT.fullmatch(rest) else Kind.STANDALONE
 
 
 def _reference_ja(query: str) -> re.Match[str] | None:

@@ -3,7 +3,9 @@
 import re
 
 # Scripts written without spaces: a line break between two of these was never a space.
-_UNSPACED = re.compile(r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]")
+_UNSPACED = re.compile(
+    r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"
+)
 
 
 def separator(before: str, after: str) -> str:
@@ -23,7 +25,7 @@ def join_lines(lines: list[str]) -> str:
             continue
         if not text:
             text = piece
-        elif text[-1] in "\u00ad\x02" :
+        elif text[-1] in "\u00ad\x02":
             text = text[:-1] + piece
         else:
             text += separator(text, piece) + piece

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
+
 from ragmesh.preprocess.v1 import preprocess_pb2 as pb
 from ragmesh.preprocess.v1 import preprocess_pb2_grpc
 from ragmesh.type.v1 import chat_pb2
-
 from services.preprocess import metrics
 from services.preprocess.conversation import Plan, Query, Turn
 from services.preprocess.core import Preprocessor, Upload
@@ -20,6 +21,8 @@ from services.runtime.version import VERSION
 # A frame's text stays far below the message limit of 4 MB, so that flow control has a grip.
 _BATCH_CHARACTERS = 64 * 1024
 _BATCH_CHUNKS = 64
+# How long a refused upload may go on before its caller is told all the same.
+_DRAIN_SECONDS = 10.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -65,9 +68,7 @@ class PreprocessServicer(preprocess_pb2_grpc.PreprocessServiceServicer):
     ) -> pb.GetServerInfoResponse:
         return pb.GetServerInfoResponse(version=VERSION, backends=self._backends)
 
-    async def _header(
-        self, frames: AsyncIterator[pb.ProcessDocumentRequest]
-    ) -> pb.DocumentHeader:
+    async def _header(self, frames: AsyncIterator[pb.ProcessDocumentRequest]) -> pb.DocumentHeader:
         frame = await self._next(frames)
         if frame is None or frame.WhichOneof("frame") != "header":
             raise InvalidArgument(
@@ -78,16 +79,19 @@ class PreprocessServicer(preprocess_pb2_grpc.PreprocessServiceServicer):
     async def _receive(
         self, frames: AsyncIterator[pb.ProcessDocumentRequest], upload: Upload
     ) -> None:
-        while (frame := await self._next(frames)) is not None:
-            kind = frame.WhichOneof("frame")
-            if kind == "data":
-                upload.add(frame.data)
-            elif kind == "tokenizer":
-                upload.add_tokenizer(frame.tokenizer)
-            else:
-                raise InvalidArgument(
-                    "UNREADABLE_DOCUMENT", "A document has one header.", field="header"
-                )
+        """Take the frames. A refusal waits for the rest of them: a client of grpc.aio that is
+        still writing when the status comes sees an INTERNAL of its own instead."""
+        try:
+            while (frame := await self._next(frames)) is not None:
+                _take(frame, upload)
+        except DeadlineExceeded:
+            raise  # the client is silent: there is nothing to wait for
+        except RagmeshError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    async for _ in frames:
+                        pass
+            raise
 
     async def _next(
         self, frames: AsyncIterator[pb.ProcessDocumentRequest]
@@ -97,8 +101,9 @@ class PreprocessServicer(preprocess_pb2_grpc.PreprocessServiceServicer):
         Raises:
             DeadlineExceeded: UPLOAD_STALLED, so that a silent client gives its place back.
         """
+        timer = asyncio.timeout(self._core.settings.upload_idle_seconds)
         try:
-            async with asyncio.timeout(self._core.settings.upload_idle_seconds) as timer:
+            async with timer:
                 return await anext(frames, None)
         except TimeoutError:
             if not timer.expired():
@@ -133,6 +138,16 @@ class _counted:
         else:
             outcome = "failed"
         metrics.DOCUMENTS.labels(self._format, outcome).inc()
+
+
+def _take(frame: pb.ProcessDocumentRequest, upload: Upload) -> None:
+    kind = frame.WhichOneof("frame")
+    if kind == "data":
+        upload.add(frame.data)
+    elif kind == "tokenizer":
+        upload.add_tokenizer(frame.tokenizer)
+    else:
+        raise InvalidArgument("UNREADABLE_DOCUMENT", "A document has one header.", field="header")
 
 
 def _chunking(message: pb.Chunking) -> Chunking:
@@ -179,7 +194,7 @@ def _chunk(chunk: Chunk) -> pb.Chunk:
 
 
 def _wire(text: str) -> str:
-    """Text that protobuf takes: a lone surrogate, which a damaged file may give, is no character."""
+    """Text that protobuf takes: a damaged file may give half a character (a lone surrogate)."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

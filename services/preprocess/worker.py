@@ -84,16 +84,14 @@ def _confine(limits: WorkerLimits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # One document, one core: parallelism comes from several workers.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["RAYON_NUM_THREADS"] = "1"
+    # One document, one core: parallelism comes from several workers. Native code reads these.
+    os.putenv("TOKENIZERS_PARALLELISM", "false")
+    os.putenv("RAYON_NUM_THREADS", "1")
 
 
 def _run(job: Job, tokenizers: TokenizerCache) -> Outcome:
     try:
-        return process(
-            job.source, job.title, job.chunking, _parser_of, _counter(job, tokenizers)
-        )
+        return process(job.source, job.title, job.chunking, _parser_of, _counter(job, tokenizers))
     except RagmeshError as error:
         return error.with_traceback(None)
     except (MemoryError, RecursionError):

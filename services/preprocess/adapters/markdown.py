@@ -16,7 +16,9 @@ from services.preprocess.documents import (
 from services.preprocess.refusals import unreadable
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|$)")
-_FRONT_MATTER = re.compile(r"\A---[^\S\r\n]*\r?\n(.*?)\r?\n(?:---|\.\.\.)[^\S\r\n]*(?:\r?\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(
+    r"\A---[^\S\r\n]*\r?\n(.*?)\r?\n(?:---|\.\.\.)[^\S\r\n]*(?:\r?\n|\Z)", re.DOTALL
+)
 _FRONT_TITLE = re.compile(r"^title\s*:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
 _TAG = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
 _KINDS: dict[str, BlockKind] = {
@@ -71,9 +73,9 @@ def _top_level(tokens: list[Token]) -> list[tuple[Token, Token | None]]:
 
 
 def _block(text: str, lines: list[int], token: Token, inline: Token | None) -> Block | None:
-    assert token.map is not None
-    start = lines[token.map[0]]
-    end = lines[min(token.map[1], len(lines) - 1)]
+    first, past = token.map or (0, 0)
+    start = lines[first]
+    end = lines[min(past, len(lines) - 1)]
     piece = text[start:end]
     start, end = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
     if start >= end:

@@ -3,13 +3,14 @@
 import ctypes
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 import pypdfium2 as pdfium
-import pypdfium2.raw as raw
+from pypdfium2 import raw
 
 from services.preprocess.documents import MAX_HEADING_CHARACTERS, Extraction, Layout, Source
-from services.preprocess.linebreaks import join_lines
+from services.preprocess.linebreaks import join_lines, separator
 from services.preprocess.refusals import encrypted, over_limit, unreadable
 from services.text.normalize import normalize
 
@@ -19,13 +20,27 @@ _LARGER = 1.12
 # Sizes closer than this are one level.
 _SIZE_STEP = 0.5
 _MAX_LEVELS = 6
-# A line ending this far (in type sizes) before the widest one ends its paragraph.
-_SHORT_BY = 2.0
+# Baselines of one heading's lines lie at most this many type sizes apart.
+_HEADING_LEADING = 1.45
+# A line that leaves room for the next one's first word, and this much more (in type sizes), ends
+# its paragraph: Japanese lines end early only where a character may not begin a line.
+_SPARE = 0.5
+_SPARE_UNSPACED = 2.0
+# Left edges this close, in points, belong to one column of text.
+_COLUMN = 40.0
 # A gap between baselines this much larger than usual ends a paragraph.
 _WIDE_GAP = 1.35
 _NO_TITLES = frozenset(
-    ("", "untitled", "(anonymous)", "(unspecified)", "untitled document", "untitled spreadsheet",
-     "document", "microsoft word")
+    (
+        "",
+        "untitled",
+        "(anonymous)",
+        "(unspecified)",
+        "untitled document",
+        "untitled spreadsheet",
+        "document",
+        "microsoft word",
+    )
 )
 
 
@@ -92,10 +107,10 @@ def _page_lines(page: pdfium.PdfPage, number: int) -> list[Line]:
         chars: list[tuple[int, str]] = []
         for index in range(count):
             char = chr(raw.FPDFText_GetUnicode(textpage, index))
-            if char in "\r\n":
+            if char == "\n":
                 _end_line(textpage, chars, number, lines)
                 chars = []
-            elif char != "\0":
+            elif char not in "\0\r":  # PDFium ends lines with both \r and \n
                 chars.append((index, char))
         _end_line(textpage, chars, number, lines)
         return lines
@@ -108,28 +123,36 @@ def _end_line(
     textpage: pdfium.PdfTextPage, chars: list[tuple[int, str]], number: int, lines: list[Line]
 ) -> None:
     # PDFium gives UTF-16 units; pairs of them are one character.
-    text = "".join(char for _, char in chars)
+    # U+0002 is PDFium's mark for a hyphen that broke a word at a line's end.
+    text = "".join(char for _, char in chars).replace("\x02", "")
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     visible = [index for index, char in chars if not char.isspace()]
     if not visible:
         if lines:  # a blank line ends a paragraph as a wide gap does
             lines.append(Line("", 0.0, 0.0, 0.0, 0.0, number))
         return
-    left, right, y = _box(textpage, visible[0])[0], _box(textpage, visible[-1])[1], 0.0
-    y = _box(textpage, visible[0])[2]
+    left, y = _origin(textpage, visible[0])
+    right = _right(textpage, visible[-1])
     sample = visible[:: max(1, len(visible) // 8)]
     size = median(_size(textpage, index) for index in sample)
     lines.append(Line(text, size, left, right, y, number))
 
 
-def _box(textpage: pdfium.PdfTextPage, index: int) -> tuple[float, float, float]:
+def _origin(textpage: pdfium.PdfTextPage, index: int) -> tuple[float, float]:
+    """Where a character stands on its baseline."""
+    x, y = ctypes.c_double(), ctypes.c_double()
+    raw.FPDFText_GetCharOrigin(textpage, index, x, y)
+    return x.value, y.value
+
+
+def _right(textpage: pdfium.PdfTextPage, index: int) -> float:
     left, right, bottom, top = (ctypes.c_double() for _ in range(4))
     raw.FPDFText_GetCharBox(textpage, index, left, right, bottom, top)
-    return left.value, right.value, bottom.value
+    return right.value
 
 
 def _size(textpage: pdfium.PdfTextPage, index: int) -> float:
-    """The type size as shown: the loose box's height knows scaled coordinates, the font does not."""
+    """The type size as shown: the loose box knows scaled coordinates, the font does not."""
     box = raw.FS_RECTF()
     if raw.FPDFText_GetLooseCharBox(textpage, index, box):
         height = abs(box.top - box.bottom)
@@ -204,7 +227,7 @@ def _lay_out(
             continue
         level = bookmarks.get((line.page, _key(line.text))) or levels.get(_rounded(line.size), 0)
         if level and len(line.text) <= MAX_HEADING_CHARACTERS and not _is_number(line.text):
-            if paragraph or (heading and heading_level != level):
+            if paragraph or (heading and not _continues(heading[-1], line)):
                 end()
             heading.append(line)
             heading_level = level
@@ -215,24 +238,32 @@ def _lay_out(
     end()
 
 
+def _continues(last: Line, line: Line) -> bool:
+    """Whether a heading goes on in the next line."""
+    same_type = abs(last.size - line.size) <= _SIZE_STEP
+    return same_type and 0 < last.y - line.y <= _HEADING_LEADING * line.size
+
+
 def _is_number(text: str) -> bool:
     return not any(char.isalpha() for char in text)
 
 
 def _widest(lines: list[Line]) -> dict[int, float]:
-    """Left margin (in tens of points) -> the farthest right edge of its lines: one per column."""
+    """Column of left edges -> the farthest right edge of the lines that begin there."""
     widest: dict[int, float] = {}
     for line in lines:
         if line.text:
-            column = round(line.left / 10)
-            widest[column] = max(widest.get(column, 0.0), line.right)
+            # Counted for both neighbours, so that an indented line knows its column's edge.
+            first = int(line.left // _COLUMN)
+            for column in (first - 1, first, first + 1):
+                widest[column] = max(widest.get(column, 0.0), line.right)
     return widest
 
 
 def _usual_gap(lines: list[Line]) -> float:
     gaps = [
         upper.y - lower.y
-        for upper, lower in zip(lines, lines[1:], strict=False)
+        for upper, lower in pairwise(lines)
         if upper.text and lower.text and upper.y > lower.y
     ]
     return median(gaps) if gaps else 0.0
@@ -244,8 +275,12 @@ def _starts_new(last: Line, line: Line, widest: dict[int, float], gap: float) ->
         return True
     if gap and last.y - line.y > gap * _WIDE_GAP:
         return True
-    edge = widest.get(round(last.left / 10), last.right)
-    return edge - last.right > _SHORT_BY * max(last.size, 1.0)
+    edge = widest.get(int(last.left // _COLUMN), last.right)
+    spaced = separator(last.text, line.text) != ""
+    word = len(line.text.split(" ", 1)[0]) + 1 if spaced else 1
+    width = (line.right - line.left) / max(1, len(line.text))
+    spare = (_SPARE if spaced else _SPARE_UNSPACED) * max(last.size, 1.0)
+    return edge - last.right > word * width + spare
 
 
 def _numbers(pages: list[int]) -> str:

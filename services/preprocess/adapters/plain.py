@@ -16,9 +16,7 @@ class PlainParser:
         decoded = decode(source.data, declared=charset_of(source.content_type))
         if decoded.is_binary:
             raise unreadable(source.filename, "its content is not text")
-        return Extraction(
-            decoded.text, tuple(paragraphs(decoded.text)), warnings=decoded.warnings
-        )
+        return Extraction(decoded.text, tuple(paragraphs(decoded.text)), warnings=decoded.warnings)
 
 
 def paragraphs(text: str) -> list[Block]:

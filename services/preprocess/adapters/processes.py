@@ -12,14 +12,13 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
 from services.preprocess.documents import Chunking, Processed, Source
 from services.preprocess.refusals import over_limit, unreadable
 from services.preprocess.worker import Crash, Job, Outcome, WorkerLimits, main
-from services.runtime.errors import RagmeshError
+from services.runtime.errors import RagmeshError, ResourceExhausted
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +74,8 @@ class _Worker:
             outcome: Outcome = connection.recv()
         except (EOFError, OSError):
             raise WorkerDied(self.stop()) from None
+        if isinstance(outcome, ResourceExhausted):
+            self.stop()  # its memory was at the limit, and the next document gets all of it
         return outcome
 
     def kill(self) -> None:

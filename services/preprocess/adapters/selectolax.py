@@ -1,6 +1,7 @@
 """HTML by selectolax (Lexbor): an HTML5 parser that reads whatever a browser reads."""
 
 import re
+from collections.abc import Iterator
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -10,15 +11,18 @@ from services.preprocess.linebreaks import separator
 from services.preprocess.refusals import unreadable
 
 _SKIPPED = frozenset(
-    "head script style noscript template svg math iframe object embed canvas audio video nav select"
-    " datalist textarea button".split()
+    "head script style noscript template svg math iframe object embed canvas audio video nav"
+    " select datalist textarea button".split()
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_BLOCKS = frozenset(
-    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset"
-    " figcaption figure footer form header hgroup hr legend li main menu ol option p pre section"
-    " summary table tbody td tfoot th thead tr ul".split()
-) | _HEADINGS.keys()
+_BLOCKS = (
+    frozenset(
+        "address article aside blockquote body caption center dd details dialog dir div dl dt"
+        " fieldset figcaption figure footer form header hgroup hr legend li main menu ol option p"
+        " pre section summary table tbody td tfoot th thead tr ul".split()
+    )
+    | _HEADINGS.keys()
+)
 # A table that holds one of these arranges a page; it does not hold data.
 _LAYOUT = frozenset(("table", "p", "div", "ul", "ol", "section", "article")) | _HEADINGS.keys()
 _SPACE = re.compile(r"\s+")
@@ -41,7 +45,7 @@ class HtmlParser:
 
 
 class _Walk:
-    """One pass over the tree, without recursion: a page may nest as deep as it likes."""
+    """One pass over the tree."""
 
     def __init__(self) -> None:
         self.layout = Layout()
@@ -58,28 +62,13 @@ class _Walk:
 
     def run(self, body: LexborNode) -> None:
         layout_tables = _layout_tables(body)
-        node: LexborNode = body
-        self._enter(node, layout_tables)
-        while True:
-            child = None if node.tag in _SKIPPED else node.first_child
-            if child is not None:
-                node = child
+        for node, entering in _steps(body):
+            if entering:
                 self._enter(node, layout_tables)
-                continue
-            while node.next is None:
+            else:
                 self._leave(node)
-                parent = node.parent
-                if node.mem_id == body.mem_id or parent is None:
-                    self._end_list()
-                    return
-                node = parent
-                if node.mem_id == body.mem_id:
-                    self._leave(node)
-                    self._end_list()
-                    return
-            self._leave(node)
-            node = node.next
-            self._enter(node, layout_tables)
+        self._flush()
+        self._end_list()
 
     def _enter(self, node: LexborNode, layout_tables: set[int]) -> None:
         tag = node.tag or ""
@@ -174,18 +163,37 @@ class _Walk:
 def _layout_tables(body: LexborNode) -> set[int]:
     """The tables that arrange a page, by identity."""
     found: set[int] = set()
-    # Each table is looked at once; the nearest enclosing one is found from the inside out, and
-    # the climb stops at a table that is known already.
-    for tag in _LAYOUT:
-        for node in body.css(f"td {tag}, th {tag}"):
-            parent = node.parent
-            while parent is not None and parent.tag != "table":
-                parent = parent.parent
-            while parent is not None and parent.mem_id not in found:
-                if parent.tag == "table":
-                    found.add(parent.mem_id)
-                parent = parent.parent
+    open_tables: list[int] = []
+    for node, entering in _steps(body):
+        tag = node.tag or ""
+        if entering:
+            if tag in _LAYOUT:
+                found.update(open_tables[-1:])
+            if tag == "table":
+                open_tables.append(node.mem_id)
+        elif tag == "table":
+            table = open_tables.pop()
+            if table in found:
+                found.update(open_tables[-1:])
     return found
+
+
+def _steps(root: LexborNode) -> Iterator[tuple[LexborNode, bool]]:
+    """Every node below and with ``root`` in document order: (node, True) when it opens, (node,
+    False) when it ends. Without recursion: a page may nest as deep as it likes."""
+    path = [root]
+    yield root, True
+    child = root.first_child
+    while path:
+        if child is not None:
+            path.append(child)
+            yield child, True
+            child = None if child.tag in _SKIPPED else child.first_child
+            continue
+        node = path.pop()
+        yield node, False
+        if path:
+            child = node.next
 
 
 def _fold(text: str) -> str:
@@ -203,4 +211,6 @@ def _fold(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    return "\n".join(line for part in text.split("\n") if (line := " ".join(part.split(" ")).strip()))
+    return "\n".join(
+        line for part in text.split("\n") if (line := " ".join(part.split(" ")).strip())
+    )
