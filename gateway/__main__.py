@@ -26,7 +26,7 @@ from services.runtime.errors import FailedPrecondition, InvalidArgument, Ragmesh
 from services.runtime.logs import configure_logs
 from services.runtime.metrics import MetricsServer
 from services.runtime.server import Service, serving
-from services.runtime.settings import EXIT_MISCONFIGURED, load
+from services.runtime.settings import EXIT_MISCONFIGURED, join_host_port, load
 from services.runtime.traces import configure_traces
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,9 @@ async def serve(settings: GatewaySettings) -> None:
         with MetricsServer(settings.host, port, "gateway") if port else nullcontext() as metrics:
             async with AsyncExitStack() as stack:
                 state = await build(settings, stack)
-                rest = await start_rest(state, stack)
+                listener = listen(settings)
+                stack.callback(listener.close)
+                rest = await start_rest(state, stack, listener)
                 await stack.enter_async_context(
                     serving(service(state), settings, metrics=metrics, stop=stop)
                 )
@@ -103,7 +105,9 @@ def service(state: State) -> Service:
     )
 
 
-async def start_rest(state: State, stack: AsyncExitStack) -> "asyncio.Task[None]":
+async def start_rest(
+    state: State, stack: AsyncExitStack, listener: socket.socket
+) -> "asyncio.Task[None]":
     """Listen for REST; the stack drains it: running requests may end, new ones are refused."""
     settings = state.settings
     config = uvicorn.Config(
@@ -118,8 +122,6 @@ async def start_rest(state: State, stack: AsyncExitStack) -> "asyncio.Task[None]
         timeout_graceful_shutdown=max(1, round(settings.drain_grace)),
     )
     server = RestServer(config)
-    listener = listen(settings)
-    stack.callback(listener.close)
     task = asyncio.create_task(server.serve(sockets=[listener]))
 
     async def drain() -> None:
@@ -127,7 +129,8 @@ async def start_rest(state: State, stack: AsyncExitStack) -> "asyncio.Task[None]
         await task
 
     stack.push_async_callback(drain)
-    log.info("listening", extra={"address": "%s:%d" % listener.getsockname()[:2]})
+    host, port = listener.getsockname()[:2]
+    log.info("listening", extra={"address": join_host_port(host, port)})
     return task
 
 
