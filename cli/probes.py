@@ -38,7 +38,7 @@ async def is_ready(base_url: str) -> bool:
     return answer.status_code == httpx.codes.OK
 
 
-async def wait_serving(settings: CommandSettings, service: str, *, interval: float = 0.1) -> None:
+async def wait_serving(settings: CommandSettings, service: str, *, interval: float = 0.25) -> None:
     """Return when the service serves; the gateway also has to be ready over REST."""
     while True:
         up = await is_serving(settings, service)

@@ -113,7 +113,8 @@ def test_keys_and_tokens_from_the_command(settings: CommandSettings) -> None:
     token = run("token", "--consumer", "acme", "--ttl", "15m").strip()
     gate = Authenticator(settings.data / "kong.yml")
     principal = gate.authenticate(f"Bearer {token}")
-    assert (principal.consumer, principal.tenant, principal.scopes) == ("acme", "acme", {"chat"})
+    assert (principal.consumer, principal.tenant) == ("acme", "acme")
+    assert principal.scopes == {"chat"}
     rotated = json.loads(run("keys", "rotate", "acme", "--algorithm", "RS256", "--json"))["kid"]
     run("keys", "revoke", made["kid"])
     listed = json.loads(run("keys", "list", "--json"))["keys"]
