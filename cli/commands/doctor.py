@@ -22,7 +22,7 @@ EXIT_PROBLEMS = 1
 MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 2 * 1024**3
 _PACKAGES = {
-    "preprocess": ("kreuzberg", "pypdfium2", "pebble", "tokenizers"),
+    "preprocess": ("kreuzberg", "pypdfium2", "selectolax", "tokenizers"),
     "retrieve": ("qdrant_edge", "numpy"),
     "embed-torch": ("torch", "sentence_transformers"),
     "infer": ("httpx",),
