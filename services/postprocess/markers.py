@@ -22,6 +22,7 @@ _CODE = re.compile(
     r"|.*\Z))|(?P<inline>(?P<ticks>`+)(?!`)[^`\n]+?(?<!`)(?P=ticks)(?!`))",
     re.MULTILINE | re.DOTALL,
 )
+_CODE_FILLER = "\ufffc"  # no white space: a marker takes the space before it along
 _LINE_START = re.compile(r"\n\s*(?:[-*+•]\s*|\d{1,3}[.)]\s*|>\s*)*$")
 
 
@@ -68,14 +69,14 @@ def resolve(text: str, known: Container[int]) -> Resolved:
     return Resolved("".join(shown), _sentences("".join(bare), placed), order)
 
 
-def without_code(text: str) -> str:
-    """`text` with its code replaced by spaces, line breaks kept."""
-    return _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+def without_code(text: str, filler: str = " ") -> str:
+    """`text` with each character of its code replaced by `filler`, line breaks kept."""
+    return _CODE.sub(lambda match: re.sub(r"[^\n]", filler, match[0]), text)
 
 
 def _markers(text: str) -> list[tuple[int, int, list[int]]]:
     found: list[tuple[int, int, list[int]]] = []
-    for match in _MARKER.finditer(without_code(text)):
+    for match in _MARKER.finditer(without_code(text, _CODE_FILLER)):
         numbers = _numbers(match["a"] or match["b"])
         before = text[match.start() - 1] if match.start() else ""
         # `items[0]` outside of code is an index, not a citation: passages count from 1.

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
@@ -38,6 +38,8 @@ _MAX_LINE = 8 * 1024 * 1024
 """Characters of one event, past which an answer is not read on."""
 _MAX_ERROR = 64 * 1024
 _DONE = "[DONE]"
+_DRAIN = 0.2
+"""Seconds that a server may take to end its stream after ``[DONE]``."""
 
 
 class OpenAIEngine:
@@ -184,6 +186,11 @@ async def _chunks(response: httpx.Response) -> AsyncGenerator[dict[str, Any], No
     async with aclosing(_data(response)) as events:
         async for data in events:
             if data == _DONE:
+                # Read to the very end, so that the connection can be used again.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_DRAIN):
+                        async for _ in events:
+                            pass
                 return
             try:
                 chunk = json.loads(data)

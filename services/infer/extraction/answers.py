@@ -43,6 +43,8 @@ _ANAPHORA = re.compile(
     r"^(?:これ|それ|この|その|ここ|そこ|同|彼|彼女|また、この|こうした|そうした|前者|後者|そのため|このため)"
     r"|^(?:It|This|That|These|Those|They|He|She|Its|Their|Such|Then|There)\b"
 )
+# 何メートル, 何年: what is asked for by its unit says nothing about the subject.
+_COUNTED = re.compile(r"何(?:[ァ-ヶー]+|[\u4e00-\u9fff]?)|どの(?:国|都市|県|地域|場所|程度)")
 _CELLS = frozenset({Kind.NUMBER, Kind.TIME, Kind.PLACE})
 """Kinds whose answers also stand in tables and lists."""
 _QUESTION_WORDS = frozenset(
@@ -95,7 +97,8 @@ def is_relevant(best: _Candidate) -> bool:
 
 def question_terms(question: str) -> list[str]:
     """The distinct terms that an answer should share with the question."""
-    terms = list(dict.fromkeys(content_terms(question)))
+    asked = _COUNTED.sub(" ", normalize(question))
+    terms = list(dict.fromkeys(content_terms(asked)))
     return [term for term in terms if term not in _QUESTION_WORDS] or terms
 
 
@@ -204,6 +207,7 @@ def _weights(terms: Sequence[str], sentences: Sequence[_Candidate]) -> dict[str,
 def _choose(question: str, ranked: Sequence[_Candidate]) -> list[_Candidate]:
     best = ranked[0]
     chosen = [best]
+    language = detect_language(best.text)
     asked = set(question_terms(question))
     covered = asked & best.terms
     if _ANAPHORA.match(best.text) and best.place > 0:
@@ -216,6 +220,8 @@ def _choose(question: str, ranked: Sequence[_Candidate]) -> list[_Candidate]:
     for candidate in ranked[1:]:
         if len(chosen) >= MAX_ANSWER_SENTENCES or candidate.score < _SECOND * best.score:
             break
+        if detect_language(candidate.text) != language:
+            continue
         if candidate in chosen or any(_repeats(candidate, other) for other in chosen):
             continue
         gain = len((asked & candidate.terms) - covered) / max(1, len(asked))

@@ -27,9 +27,11 @@ class OpenAIServer:
     aborted: int = 0
     connections: int = 0
     url: str = ""
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         try:
             while await self._one(reader, writer):
                 pass
@@ -108,6 +110,7 @@ class OpenAIServer:
         finally:
             self.running -= 1
             gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -119,6 +122,9 @@ async def openai_server(**state: Any) -> AsyncIterator[OpenAIServer]:
         yield server
     finally:
         listener.close()
+        for writer in server.writers:
+            writer.close()
+        await asyncio.sleep(0)
 
 
 def _event(writer: asyncio.StreamWriter, data: Any) -> None:

@@ -78,7 +78,7 @@ def test_a_planned_provider_stops_the_start_and_says_so():
 
 
 def test_an_unknown_provider_stops_the_start_and_lists_the_known():
-    with pytest.raises(InvalidArgument, match="placeholder.*vllm"):
+    with pytest.raises(InvalidArgument, match=r"placeholder.*vllm"):
         provider("gpt5", InferSettings())
 
 
