@@ -41,6 +41,10 @@ run: .venv/.stamp ## start the mesh on this machine with the sample documents; C
 test: .venv/.stamp-dev ## run every test level but engines; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest --ignore=tests/engines $(ARGS)
 
+.PHONY: eval
+eval: .venv/.stamp ## measure retrieval quality over ../shared/data and EVAL_DATA=DIR; ARGS="--limit 100"
+	@$(BIN)/python -m bench.eval $(wildcard ../shared/data/retrieval) $(EVAL_DATA) $(ARGS)
+
 .PHONY: check
 check: .venv/.stamp-dev ## lint, types, who imports whom, protos
 	$(BIN)/ruff check $(SOURCES)

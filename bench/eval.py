@@ -101,7 +101,7 @@ def retrieve_service() -> Iterator[str]:
     base = _free_base()
     with tempfile.TemporaryDirectory(prefix="ragmesh-eval-") as data:
         environment = {
-            **os.environ,
+            **os.environ,  # noqa: TID251  handed on to the child, not read
             "RAGMESH_DATA": data,
             "RAGMESH_GRPC_BASE": str(base),
             "RAGMESH_METRICS_BASE": "0",

@@ -1,0 +1,165 @@
+"""What was acknowledged survives ``kill -9`` of either process, and no document is ever torn."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.retrieve.adapters.edge.client import EdgeStore
+from services.retrieve.adapters.edge.index import Index
+from services.runtime.errors import Unavailable
+from tests.contract.retrieve.stores import (
+    KEY,
+    chunks_of,
+    collection,
+    document,
+    expected,
+    put,
+    texts,
+)
+from tests.service.retrieve.writer import write
+
+ROUNDS = 5
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+async def check_whole(store: EdgeStore, acknowledged: dict[str, int]) -> None:
+    """Every acknowledged document is there in that revision or the next, whole, and once."""
+    found = await texts(store)
+    by_document = defaultdict(set)
+    for text in found:
+        content_hash = text.split(" ")[0]
+        by_document[content_hash.split("-")[0]].add(content_hash)
+    current = []
+    for one, hashes in by_document.items():
+        assert len(hashes) == 1, f"{one} is there in several revisions"
+        revision = int(hashes.pop().split("-")[1])
+        assert revision >= acknowledged.get(one, 0), f"{one} lost an acknowledged revision"
+        assert revision <= acknowledged.get(one, 0) + 1
+        current.append(document(one, str(revision), chunks=1 + revision % 7))
+    assert not acknowledged.keys() - by_document.keys(), "an acknowledged document is gone"
+    assert found == expected(*current)
+    facts = await store.get_collection(KEY)
+    assert (facts.documents, facts.chunks) == (len(current), len(found))
+
+
+async def test_the_engine_is_killed_at_random_moments(tmp_path):
+    store = EdgeStore("", tmp_path)
+    await store.start()
+    await store.create_collection(collection(), 10)
+    acknowledged: dict[str, int] = {}
+    rng = random.Random(20261121)
+    try:
+        for round_ in range(ROUNDS):
+            writing = asyncio.create_task(write(store, round_, acknowledged))
+            await asyncio.sleep(rng.uniform(0.02, 0.6))
+            killed = store.process_id
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+            with pytest.raises(Unavailable):
+                await writing
+            await check_whole(store, acknowledged)
+            assert store.process_id != killed
+        assert acknowledged
+    finally:
+        await store.aclose()
+
+
+async def test_the_service_is_killed_at_random_moments(tmp_path):
+    rng = random.Random(5)
+    acknowledged: dict[str, int] = {}
+    for _ in range(ROUNDS):
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.service.retrieve.writer", str(tmp_path),
+            cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert writer.stdout is not None
+        engine = int(await writer.stdout.readline())
+        first = await writer.stdout.readline()
+        await asyncio.sleep(rng.uniform(0.0, 0.5))
+        writer.kill()
+        lines = [first, *(await writer.stdout.read()).splitlines()]
+        await writer.wait()
+        for line in lines:
+            if len(parts := line.split()) == 2:
+                acknowledged[parts[0].decode()] = int(parts[1])
+        await gone(engine)
+        store = EdgeStore("", tmp_path)
+        await store.start()
+        try:
+            # The writer may have been killed between an acknowledgement and its line.
+            stored = await store.list_documents(KEY, "", 100)
+            await check_whole(store, acknowledged)
+            acknowledged = {one.id: int(one.content_hash.split("-")[1]) for one in stored}
+        finally:
+            await store.aclose()
+
+
+async def gone(process_id: int, seconds: float = 5.0) -> None:
+    """Wait until a process has ended."""
+    end = time.monotonic() + seconds
+    while psutil.pid_exists(process_id):
+        try:
+            if psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE:
+                return
+        except psutil.NoSuchProcess:
+            return
+        assert time.monotonic() < end, "the engine outlived the service"
+        await asyncio.sleep(0.02)
+
+
+async def test_orphans_of_a_killed_engine_leave_the_shard(tmp_path):
+    store = EdgeStore("", tmp_path)
+    await store.start()
+    try:
+        await store.create_collection(collection(), 10)
+        await put(store, document("a"))
+        big = document("b", chunks=60)
+        await store.stage(KEY, [("token", big)], chunks_of("token", big))
+        killed = store.process_id
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await gone(killed)
+        assert await texts(store) == expected(document("a"))
+        await put(store, document("c"))  # flushes, and so forgets the orphans
+    finally:
+        await store.aclose()
+    index = Index(tmp_path / "retrieve", 4)
+    try:
+        state = index._state(KEY)
+        assert state.hidden == {}
+        assert index._shard(state).count() == 6
+        assert index._catalog.orphans(state.row.id) == {}
+    finally:
+        index.close()
+
+
+async def test_searches_are_answered_while_documents_are_written(tmp_path):
+    store = EdgeStore("", tmp_path)
+    await store.start()
+    try:
+        await store.create_collection(collection(), 10)
+        await put(store, document("a"))
+
+        async def write_much() -> None:
+            for n in range(40):
+                await put(store, document(f"w{n}", chunks=90))
+
+        writing = asyncio.create_task(write_much())
+        slowest = 0.0
+        while not writing.done():
+            started = time.monotonic()
+            await texts(store, filter=None)
+            slowest = max(slowest, time.monotonic() - started)
+            await asyncio.sleep(0.005)
+        await writing
+        assert slowest < 2.0
+    finally:
+        await store.aclose()

@@ -1,0 +1,54 @@
+import pytest
+
+from services.retrieve.fusion import (
+    BOTH,
+    DENSE_ONLY,
+    SPARSE_ONLY,
+    arm_weights,
+    covered_languages,
+    fuse,
+)
+from tests.unit.retrieve.fakes import WordModel
+
+ENGLISH = WordModel().load()
+
+
+@pytest.mark.parametrize(
+    ("language", "unknown", "languages", "has_terms", "expected"),
+    [
+        ("en", 0.0, {"en": 5}, True, BOTH),
+        ("en", 0.0, {"en": 5, "ja": 50}, True, BOTH),
+        ("und", 0.0, {"en": 5}, True, BOTH),
+        ("ja", 0.0, {"ja": 5}, True, SPARSE_ONLY),
+        ("ja", 0.0, {"en": 5}, True, SPARSE_ONLY),
+        ("en", 0.0, {"ja": 5}, True, SPARSE_ONLY),
+        ("en", 0.0, {"en": 0, "ja": 5}, True, SPARSE_ONLY),
+        ("en", 0.8, {"en": 5}, True, SPARSE_ONLY),
+        ("en", 0.0, {"en": 5}, False, DENSE_ONLY),
+    ],
+)
+def test_weights_know_when_the_dense_arm_is_worthless(
+    language, unknown, languages, has_terms, expected
+):
+    assert arm_weights(ENGLISH, language, unknown, languages, has_terms=has_terms) == expected
+
+
+def test_covered_languages_are_those_of_the_encoder_that_are_there():
+    assert covered_languages(ENGLISH, {"ja": 3, "en": 1, "und": 2, "fr": 1}) == ("en", "und")
+
+
+def test_first_in_both_arms_scores_one():
+    fused = fuse([(7, 0.9), (8, 0.5)], [(7, 12.0), (9, 3.0)], BOTH)
+    assert [hit.id for hit in fused] == [7, 9, 8]
+    assert fused[0].score == pytest.approx(1.0)
+    assert (fused[1].dense_rank, fused[1].sparse_rank) == (None, 2)
+    assert (fused[2].dense_score, fused[2].sparse_score) == (0.5, None)
+
+
+def test_one_arm_keeps_its_own_scores():
+    fused = fuse([], [(1, 2.5), (2, 7.5)], SPARSE_ONLY)
+    assert [(hit.id, hit.score, hit.sparse_rank) for hit in fused] == [(2, 7.5, 1), (1, 2.5, 2)]
+
+
+def test_equal_scores_are_ordered_by_id_whatever_the_engine_said():
+    assert fuse([(3, 0.5), (1, 0.5)], [], DENSE_ONLY) == fuse([(1, 0.5), (3, 0.5)], [], DENSE_ONLY)
