@@ -73,7 +73,7 @@ async def test_long_input_is_worked_on_beside_the_loop(stub):
     ("request_", "reason"),
     [
         (pb.ProcessAnswerRequest(text="x" * 1_001), "ANSWER_TOO_LONG"),
-        (pb.ProcessAnswerRequest(text="x", format=9), "FORMAT_UNKNOWN"),
+        (pb.ProcessAnswerRequest.FromString(b"\x20\x09"), "FORMAT_UNKNOWN"),
         (
             pb.ProcessAnswerRequest(
                 text="x", passages=PASSAGES, semantic_support=[pb.SupportRow(support=[1.0])]

@@ -13,8 +13,8 @@ from services.infer.ports import Passage
 
 PORTS = Passage(
     1,
-    "# Ports\n\nThe gateway conducts the services. It answers on port 8000 by default. Kong sits in "
-    "front of it.",
+    "# Ports\n\nThe gateway conducts the services. It answers on port 8000 by default. Kong sits "
+    "in front of it.",
     title="Operations",
     language="en",
 )
@@ -98,7 +98,7 @@ def test_markers_of_the_text_itself_do_not_read_as_citations():
 
 def test_lines_are_unwrapped_and_endless_ones_cut():
     wrapped = "保管場所を変えるには、\n環境変数 RAGMESH_DATA に\nフォルダーを指定します。"
-    assert list(sentences_of(wrapped))[0].startswith("保管場所を変えるには、環境変数")
+    assert next(iter(sentences_of(wrapped))).startswith("保管場所を変えるには、環境変数")
     pieces = list(sentences_of("word, " * 5_000))
     assert max(map(len, pieces)) <= MAX_SENTENCE
     assert list(sentences_of("- one two.\n- three four.")) == ["one two.", "three four."]

@@ -35,8 +35,8 @@ async def run(task=Task.CHAT, *said, **fields):
     assert isinstance(finish, Finish)
     assert isinstance(usage, Usage)
     assert usage.estimated
+    text = "".join(delta.text for delta in deltas if isinstance(delta, Delta))
     assert all(isinstance(delta, Delta) for delta in deltas)
-    text = "".join(delta.text for delta in deltas)
     assert text.strip()
     return text, finish, deltas
 

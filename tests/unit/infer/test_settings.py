@@ -1,4 +1,5 @@
 import pytest
+from pydantic import SecretStr
 
 from services.infer.__main__ import build, provider
 from services.infer.settings import InferSettings
@@ -90,4 +91,4 @@ async def test_openai_needs_a_model_name():
 
 
 def test_keys_do_not_show():
-    assert "k1" not in repr(InferSettings(nim_api_key="k1"))
+    assert "k1" not in repr(InferSettings(nim_api_key=SecretStr("k1")))
