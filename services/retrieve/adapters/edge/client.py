@@ -36,6 +36,7 @@ IN_FLIGHT = Gauge("ragmesh_retrieve_engine_in_flight", "Calls that the engine ha
 _MODULE = "services.retrieve.adapters.edge.engine"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
+_EXIT_SECONDS = 2.0
 # A call that comes while the engine restarts waits this long for it.
 _PATIENCE_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
@@ -143,10 +144,12 @@ class EdgeStore:
                 future.set_result(result)
             else:
                 future.set_exception(result)
-        if self._process is not None:
-            if self._process.returncode is None and not self._closing:
+        if self._process is not None and not self._closing:
+            try:
+                await asyncio.wait_for(self._process.wait(), _EXIT_SECONDS)
+            except TimeoutError:
                 self._process.kill()  # it closed the socket, yet lives
-            await self._process.wait()
+                await self._process.wait()
 
     def _lost(self) -> None:
         self._up.clear()
