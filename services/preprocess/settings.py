@@ -18,7 +18,7 @@ class PreprocessSettings(RuntimeSettings):
     """Processes that parse; each takes one document at a time."""
     parse_queue: int = Field(16, ge=0)
     """Documents that may wait for a worker; the next one is told PARSER_BUSY."""
-    parse_seconds: float = Field(60.0, gt=0)
+    parse_seconds: float = Field(120.0, gt=0)
     """Wall time that one document may take."""
     parse_memory_bytes: int = Field(1_500_000_000, ge=100_000_000)
     """Writable memory of one worker."""

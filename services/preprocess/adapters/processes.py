@@ -18,7 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from services.preprocess.documents import Chunking, Processed, Source
 from services.preprocess.refusals import over_limit, unreadable
 from services.preprocess.worker import Crash, Job, Outcome, WorkerLimits, main
-from services.runtime.errors import RagmeshError, ResourceExhausted
+from services.runtime.errors import FailedPrecondition, RagmeshError, ResourceExhausted
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +127,21 @@ class WorkerProcesses:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="parser")
 
     async def ready(self) -> None:
-        """Return when every worker runs."""
+        """Return when every worker runs.
+
+        Raises:
+            FailedPrecondition: PARSER_NOT_STARTED.
+        """
         loop = asyncio.get_running_loop()
-        await asyncio.gather(
-            *(loop.run_in_executor(self._threads, worker.start) for worker in self._workers)
-        )
+        starts = [loop.run_in_executor(self._threads, worker.start) for worker in self._workers]
+        try:
+            await asyncio.gather(*starts)
+        except WorkerDied as death:
+            raise FailedPrecondition(
+                "PARSER_NOT_STARTED",
+                f"A parser process ended with code {death.exit_code} before it was ready; "
+                "RAGMESH_PARSE_MEMORY_BYTES may be too low.",
+            ) from None
 
     async def aclose(self) -> None:
         """End every worker. Documents in work are lost."""

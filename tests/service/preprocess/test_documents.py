@@ -9,9 +9,12 @@ import signal
 import grpc
 import psutil
 import pytest
+from prometheus_client import REGISTRY
 
 from ragmesh.preprocess.v1 import preprocess_pb2 as pb
-from services.runtime.errors import RagmeshError
+from services.preprocess.adapters.processes import WorkerProcesses
+from services.preprocess.worker import WorkerLimits
+from services.runtime.errors import FailedPrecondition, RagmeshError
 from services.runtime.status import error_from_rpc
 from services.text.normalize import normalize
 from tests.service.preprocess.client import Stub, process
@@ -252,3 +255,26 @@ async def test_server_info(serve: Serve) -> None:
         info = await stub.GetServerInfo(pb.GetServerInfoRequest())
     assert info.version
     assert "pdfium" in info.backends["parser"]
+
+
+async def test_documents_are_counted_by_format_and_outcome(serve: Serve) -> None:
+    def counted(format_name: str, outcome: str) -> float:
+        labels = {"format": format_name, "outcome": outcome}
+        return REGISTRY.get_sample_value("ragmesh_preprocess_documents_total", labels) or 0.0
+
+    before = counted("md", "ok"), counted("txt", "EMPTY_DOCUMENT")
+    async with serve() as stub:
+        await process(stub, "a.md", MARKDOWN)
+        await refused(stub, "a.txt", b" ")
+    assert (counted("md", "ok"), counted("txt", "EMPTY_DOCUMENT")) == (before[0] + 1, before[1] + 1)
+
+
+async def test_workers_that_cannot_start_say_so() -> None:
+    nonsense = WorkerLimits(memory_bytes=1 << 70)
+    workers = WorkerProcesses(workers=1, limits=nonsense, seconds=1.0)
+    try:
+        with pytest.raises(FailedPrecondition) as caught:
+            await workers.ready()
+        assert caught.value.reason == "PARSER_NOT_STARTED"
+    finally:
+        await workers.aclose()
