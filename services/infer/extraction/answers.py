@@ -217,6 +217,15 @@ def _choose(question: str, ranked: Sequence[_Candidate]) -> list[_Candidate]:
         if before is not None and asked & before.terms - covered:
             chosen.append(before)
             covered |= asked & before.terms
+    kind = kind_of(question)
+    if kind in (Kind.NUMBER, Kind.TIME) and not holds(kind, best.text, question):
+        # The figure often stands one sentence further, which names its subject no more.
+        near = {c.place - best.place: c for c in ranked if c.passage == best.passage}
+        for distance in (1, -1, 2):
+            beside = near.get(distance)
+            if beside and beside not in chosen and holds(kind, beside.text, question):
+                chosen.append(beside)
+                break
     for candidate in ranked[1:]:
         if len(chosen) >= MAX_ANSWER_SENTENCES or candidate.score < _SECOND * best.score:
             break
