@@ -121,7 +121,7 @@ async def _tell_http(request: Request, error: Exception) -> Response:
         refused = error_response(
             Unimplemented("METHOD_NOT_ALLOWED", "The route does not know this method.")
         )
-        refused.headers["allow"] = (error.headers or {}).get("allow", "")
+        refused.headers.update(error.headers or {})  # Allow
         return refused
     return error_response(InvalidArgument("REQUEST_INVALID", "The request cannot be read."))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import httpx
 import jwt
 import pytest
+from pydantic import SecretStr
 
 from gateway.__main__ import listen, start_rest
 from gateway.auth import Authenticator
@@ -62,7 +63,6 @@ class Gateway:
         assert response.status_code == 201, response.text
 
 
-
 @asynccontextmanager
 async def running(tmp_path, *, down: tuple[str, ...] = (), **settings) -> AsyncIterator[Gateway]:
     """A gateway on a free port.
@@ -73,11 +73,11 @@ async def running(tmp_path, *, down: tuple[str, ...] = (), **settings) -> AsyncI
     async with AsyncExitStack() as stack:
         credentials = tmp_path / "kong.yml"
         credentials.write_text("_format_version: '3.0'\nconsumers: []\n")
-        configured = GatewaySettings(data=tmp_path, port=0, secret_key=SECRET, **settings)
-        mesh = FakeMesh()
-        served = await stack.enter_async_context(
-            serve_for_test(mesh.registrations(), caller=None)
+        configured = GatewaySettings(
+            data=tmp_path, port=0, secret_key=SecretStr(SECRET), **settings
         )
+        mesh = FakeMesh()
+        served = await stack.enter_async_context(serve_for_test(mesh.registrations(), caller=None))
         nobody = await stack.enter_async_context(connect("127.0.0.1:1"))
         channels = {service: nobody if service in down else served for service in SERVICES}
         engine = await open_database(configured.store_url)
@@ -114,5 +114,3 @@ async def running(tmp_path, *, down: tuple[str, ...] = (), **settings) -> AsyncI
 async def gateway(tmp_path) -> AsyncIterator[Gateway]:
     async with running(tmp_path) as started:
         yield started
-
-

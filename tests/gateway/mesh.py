@@ -1,8 +1,8 @@
 """Fake services that hold state: what the gateway is tested against, over real gRPC."""
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -139,6 +139,7 @@ class FakePreprocess(preprocess_pb2_grpc.PreprocessServiceServicer):
     async def ProcessDocument(self, request_iterator, context):
         frame = preprocess_pb2.ProcessDocumentResponse
         data = b""
+        header = preprocess_pb2.DocumentHeader()
         async for request in request_iterator:
             match request.WhichOneof("frame"):
                 case "header":
@@ -232,14 +233,13 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
             unchanged=[
                 retrieve_pb2.UnchangedDocument(id=version.id, chunks=known[version.id][0].chunks)
                 for version in request.documents
-                if version.id in known
-                and known[version.id][0].content_hash == version.content_hash
+                if version.id in known and known[version.id][0].content_hash == version.content_hash
             ]
         )
 
     async def IndexDocuments(self, request_iterator, context):
         known: dict = {}
-        document, chunks = None, []
+        document, chunks = None, list[retrieve_pb2.IndexChunk]()
         async for request in request_iterator:
             match request.WhichOneof("frame"):
                 case "header":
@@ -396,7 +396,7 @@ class FakeMesh:
     postprocess: FakePostprocess = field(default_factory=FakePostprocess)
     health: FakeHealth = field(default_factory=FakeHealth)
 
-    def registrations(self) -> Iterable[tuple]:
+    def registrations(self) -> list[tuple[Any, object]]:
         return [
             (preprocess_pb2_grpc.add_PreprocessServiceServicer_to_server, self.preprocess),
             (retrieve_pb2_grpc.add_RetrieveServiceServicer_to_server, self.retrieve),

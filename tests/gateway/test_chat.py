@@ -274,7 +274,9 @@ async def test_embedding_formats(gateway):
     assert body["data"][1] == {"object": "embedding", "index": 1, "embedding": [0.5, -0.25]}
     request = gateway.mesh.retrieve.embeds[-1]
     assert list(request.inputs[0].tokens.ids) == [1, 2, 3]
-    body = (await gateway.post("/v1/embeddings", {"input": "x", "encoding_format": "base64"})).json()
+    body = (
+        await gateway.post("/v1/embeddings", {"input": "x", "encoding_format": "base64"})
+    ).json()
     packed = base64.b64decode(body["data"][0]["embedding"])
     assert struct.unpack("<2f", packed) == (0.5, -0.25)
     assert (await gateway.post("/v1/embeddings", {"input": [1, 2]})).status_code == 200
@@ -291,7 +293,11 @@ async def test_generate_and_summarize(gateway):
     }
     await gateway.post("/v1/summarize", {"text": "Long", "length": "short", "language": "ja"})
     request = gateway.mesh.infer.requests[-1]
-    assert (request.task, request.text, request.language) == (infer_pb2.TASK_SUMMARIZE, "Long", "ja")
+    assert (request.task, request.text, request.language) == (
+        infer_pb2.TASK_SUMMARIZE,
+        "Long",
+        "ja",
+    )
     assert request.summary_length == infer_pb2.SUMMARY_LENGTH_SHORT
     await gateway.collection()
     await gateway.post(

@@ -46,7 +46,9 @@ async def test_files(gateway):
             {"id": "b.txt", "chunks": 1, "status": "indexed"},
         ]
     }
-    again = (await gateway.client.post(PATH, files=files, data={"metadata": '{"year": 2024}'})).json()
+    again = (
+        await gateway.client.post(PATH, files=files, data={"metadata": '{"year": 2024}'})
+    ).json()
     assert {each["status"] for each in again["documents"]} == {"unchanged"}
     changed = await gateway.client.post(PATH, files=files[1:], data={"metadata": '{"year": 2025}'})
     assert changed.json()["documents"][0]["status"] == "replaced"

@@ -87,7 +87,10 @@ async def test_nothing_found_is_unanswered(gateway):
 
 async def test_failure_before_the_first_piece_has_a_status(gateway):
     await gateway.collection()
-    gateway.mesh.infer.script = [started(), Unavailable("ENGINE_OVERLOADED", "Busy.", retry_after=2)]
+    gateway.mesh.infer.script = [
+        started(),
+        Unavailable("ENGINE_OVERLOADED", "Busy.", retry_after=2),
+    ]
     response = await gateway.post("/v1/query", {**QUESTION, "stream": True})
     assert response.status_code == 503
     assert response.headers["retry-after"] == "2"
@@ -96,7 +99,11 @@ async def test_failure_before_the_first_piece_has_a_status(gateway):
 
 async def test_failure_after_the_first_piece_ends_the_stream(gateway):
     await gateway.collection()
-    gateway.mesh.infer.script = [started(), delta("Tea"), Unavailable("ENGINE_UNAVAILABLE", "Gone.")]
+    gateway.mesh.infer.script = [
+        started(),
+        delta("Tea"),
+        Unavailable("ENGINE_UNAVAILABLE", "Gone."),
+    ]
     response = await gateway.post("/v1/query", {**QUESTION, "stream": True})
     got = events(response.content)
     assert [name for name, _ in got] == ["sources", "delta", "error"]
@@ -180,5 +187,3 @@ async def test_filter_reaches_retrieve(gateway):
     assert [each.field for each in made.must] == ["language", "metadata.year"]
     assert made.must[1].range.gte == 2020
     assert len(made.must_not[0].group.must[0].any_of.values) == 2
-
-
