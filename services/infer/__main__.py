@@ -38,16 +38,17 @@ def build(settings: InferSettings) -> Service:
 
 def provider(name: str, settings: InferSettings) -> Provider:
     """One configured engine. Raises as `build` does."""
+    what = "MODEL_BACKEND" if name == settings.model_backend else "model provider"
     if name in PLANNED:
         raise Unimplemented(
             "NOT_IN_THIS_VERSION",
-            f"MODEL_BACKEND {name!r}: a later version brings it; this one has: "
+            f"{what} {name!r}: a later version brings it; this one has: "
             f"{', '.join(sorted(REGISTRY))}.",
         )
     if name not in REGISTRY:
         known = sorted({*REGISTRY, *PLANNED, *LEGACY_BACKENDS})
         raise InvalidArgument(
-            "UNKNOWN_NAME", f"MODEL_BACKEND {name!r} is not known; known are: {', '.join(known)}."
+            "UNKNOWN_NAME", f"{what} {name!r} is not known; known are: {', '.join(known)}."
         )
     if (
         name == settings.model_backend == "openai"
@@ -57,7 +58,7 @@ def provider(name: str, settings: InferSettings) -> Provider:
         raise FailedPrecondition(
             "MODEL_NAME_REQUIRED", "MODEL_BACKEND=openai needs MODEL_NAME, such as gpt-4o-mini."
         )
-    engine = resolve(REGISTRY, name, "MODEL_BACKEND").from_settings(name, settings)
+    engine = resolve(REGISTRY, name, what).from_settings(name, settings)
     admission = Admission(settings.max_concurrency, settings.max_queue)
     return Provider(name, engine, admission, settings.model_of(name))
 

@@ -31,8 +31,10 @@ from services.infer.settings import InferSettings
 from services.infer.tokens import estimate_tokens
 from services.runtime.errors import RagmeshError
 
-_LISTING_TTL = 60.0
-"""Seconds that a list of models is believed; a failure for a tenth of it."""
+_LISTING_AGE = 60.0
+"""Seconds that a list of models is believed."""
+_READY_AGE = 3.0
+"""Seconds that a failure is, and that a server counts as alive without being asked."""
 _LISTING_TIMEOUT = 5.0
 _MAX_LINE = 8 * 1024 * 1024
 """Characters of one event, past which an answer is not read on."""
@@ -90,12 +92,12 @@ class OpenAIEngine:
 
     async def models(self) -> Sequence[ModelInfo]:
         try:
-            return await self._listed()
+            return await self._listed(_LISTING_AGE)
         except RagmeshError:
             return ()
 
     async def ready(self) -> None:
-        await self._listed()
+        await self._listed(_READY_AGE)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -132,18 +134,19 @@ class OpenAIEngine:
             yield finishes[index]
         yield usage or Usage(_prompt_tokens(request), said, estimated=True)
 
-    async def _listed(self) -> Sequence[ModelInfo]:
-        """The server's models, from memory for a while.
+    async def _listed(self, age: float) -> Sequence[ModelInfo]:
+        """The server's models, from memory when they are at most `age` seconds old.
 
         Raises:
             RagmeshError: the server does not list them.
         """
         async with self._listing_lock:
-            now = asyncio.get_running_loop().time()
-            if self._listing is None or self._listing[0] <= now:
+            clock = asyncio.get_running_loop().time
+            if self._listing and isinstance(self._listing[1], RagmeshError):
+                age = min(age, _READY_AGE)
+            if self._listing is None or clock() - self._listing[0] > age:
                 outcome = await self._list()
-                failed = isinstance(outcome, RagmeshError)
-                self._listing = (now + _LISTING_TTL * (0.1 if failed else 1.0), outcome)
+                self._listing = (clock(), outcome)
             listed = self._listing[1]
         if isinstance(listed, RagmeshError):
             raise listed
