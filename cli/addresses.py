@@ -1,6 +1,7 @@
 """The ports a mesh needs, and whether they are free."""
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -36,9 +37,18 @@ def addresses(settings: CommandSettings) -> Iterator[Address]:
 
 def check_addresses(settings: CommandSettings) -> None:
     """Raises Failure, naming each port that is taken and the variable that moves it."""
-    problems = [problem for _, problem in taken_addresses(settings)]
-    if problems:
-        raise Failure("\n".join(problems), status=EXIT_PORT_TAKEN, code="port_taken")
+    # One line a variable: a second mesh on the same ports would otherwise fill the screen.
+    first: dict[str, str] = {}
+    more: Counter[str] = Counter()
+    for address, problem in taken_addresses(settings):
+        if first.setdefault(address.variable, problem) is not problem:
+            more[address.variable] += 1
+    if first:
+        lines = [
+            f"{problem} ({more[name]} more of that range are taken.)" if more[name] else problem
+            for name, problem in first.items()
+        ]
+        raise Failure("\n".join(lines), status=EXIT_PORT_TAKEN, code="port_taken")
 
 
 def taken_addresses(settings: CommandSettings) -> Iterator[tuple[Address, str]]:

@@ -7,11 +7,15 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from cli.bootstrap import prepare
+from cli.manifests import manifests
 from cli.options import JsonOption, LangOption, command
 from gateway.certificates import ensure_certificates
 from gateway.credentials import SCOPES
 from gateway.keys import Keyring
 
+TLS_FOLDER = "tls"
+"""Under the data directory."""
 Algorithm = Annotated[
     Literal["ES256", "RS256"] | None,
     typer.Option(help="Default: ES256 for a new consumer, the last key's for a rotation."),
@@ -21,6 +25,22 @@ keys = typer.Typer(
     no_args_is_help=True,
     help="Make, rotate and revoke the keys that sign tokens; make certificates.",
 )
+
+
+@keys.command()
+def init(as_json: JsonOption = False, lang: LangOption = None) -> None:
+    """Make whatever is missing: the consumer `local` with its key, kong.yml, admin.token and the
+    certificates between the services. Safe to repeat.
+
+    Example:
+
+      ragmesh keys init
+    """
+    with command(as_json, lang) as session:
+        first = prepare(session.settings)
+        renewed = ensure_certificates(session.settings.data / TLS_FOLDER)
+        session.screen.line(str(session.settings.data))
+        session.screen.json({"first": first, "certificates": renewed})
 
 
 @keys.command()
@@ -132,6 +152,21 @@ def render(as_json: JsonOption = False, lang: LangOption = None) -> None:
         session.screen.json({"rendered": str(keyring.rendered)})
 
 
+@keys.command("manifests")
+def show_manifests(lang: LangOption = None) -> None:
+    """Print kong.yml and the services' certificates as Kubernetes objects, made where missing.
+
+    Example:
+
+      ragmesh keys manifests | kubectl apply -f -
+    """
+    with command(lang=lang) as session:
+        prepare(session.settings)
+        folder = session.settings.data / TLS_FOLDER
+        ensure_certificates(folder)
+        typer.echo(manifests(Keyring(session.settings.data).rendered, folder), nl=False)
+
+
 @keys.command()
 def tls(
     name: Annotated[
@@ -153,7 +188,7 @@ def tls(
       RAGMESH_TLS_DIR=var/tls RAGMESH_HOST=0.0.0.0 ragmesh up
     """
     with command(as_json, lang) as session:
-        folder = out or session.settings.data / "tls"
+        folder = out or session.settings.data / TLS_FOLDER
         renewed = ensure_certificates(folder, names=name or [])
         session.screen.line(f"{folder}: {', '.join(renewed) or '-'}")
         session.screen.json({"folder": str(folder), "renewed": renewed})

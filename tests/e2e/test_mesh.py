@@ -70,13 +70,13 @@ def test_five_processes_answer_health_and_reflection(mesh: Mesh) -> None:
     assert len({mesh.pid(name) for name in PROTO_SERVICES}) == 5
     for name, service in PROTO_SERVICES.items():
         with grpc.insecure_channel(mesh.target(name)) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
+            health: Any = health_pb2_grpc.HealthStub(channel)
             for asked in ("", service):
                 request = health_pb2.HealthCheckRequest(service=asked)
                 assert health.Check(request, timeout=5).status == 1, (name, asked)
-            reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
-            request = reflection_pb2.ServerReflectionRequest(list_services="")
-            [answer] = list(reflection.ServerReflectionInfo(iter([request]), timeout=5))
+            reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+            listing = reflection_pb2.ServerReflectionRequest(list_services="")
+            [answer] = list(reflection.ServerReflectionInfo(iter([listing]), timeout=5))
             listed = {entry.name for entry in answer.list_services_response.service}
             assert {service, "grpc.health.v1.Health"} <= listed
 
@@ -133,7 +133,7 @@ def test_a_line_of_three_megabytes_is_read(mesh: Mesh) -> None:
             yield preprocess_pb2.ProcessDocumentRequest(data=piece)
 
     with grpc.insecure_channel(mesh.target("preprocess")) as channel:
-        stub = preprocess_pb2_grpc.PreprocessServiceStub(channel)
+        stub: Any = preprocess_pb2_grpc.PreprocessServiceStub(channel)  # type: ignore[arg-type]
         metadata = (("x-ragmesh-tenant", "e2e"),)
         answers = list(stub.ProcessDocument(frames(), metadata=metadata, timeout=60))
     [document] = [answer.document for answer in answers if answer.HasField("document")]
@@ -215,7 +215,7 @@ def test_a_grpc_caller_gets_the_same_answer(mesh: Mesh) -> None:
     )
     metadata = (("authorization", f"Bearer {mesh.admin_token}"),)
     with grpc.insecure_channel(mesh.target("gateway")) as channel:
-        stub = gateway_pb2_grpc.RagServiceStub(channel)
+        stub: Any = gateway_pb2_grpc.RagServiceStub(channel)  # type: ignore[arg-type]
         answer = stub.Query(request, metadata=metadata, timeout=30)
         with pytest.raises(grpc.RpcError) as caught:
             stub.Query(request, timeout=30)

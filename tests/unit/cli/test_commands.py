@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cli.__main__ import app
@@ -129,6 +130,19 @@ def test_certificates_from_the_command(settings: CommandSettings) -> None:
     made = json.loads(run("keys", "tls", "--json"))
     assert "gateway" in made["renewed"]
     assert json.loads(run("keys", "tls", "--json"))["renewed"] == []
+
+
+def test_a_clusters_objects_hold_no_signing_key(settings: CommandSettings) -> None:
+    made = json.loads(run("keys", "init", "--json"))
+    assert made["first"] is True
+    assert json.loads(run("keys", "init", "--json")) == {"first": False, "certificates": []}
+    text = run("keys", "manifests")
+    objects = {entry["metadata"]["name"]: entry for entry in yaml.safe_load_all(text)}
+    assert "BEGIN PUBLIC KEY" in objects["ragmesh-kong"]["data"]["kong.yml"]
+    assert set(objects["ragmesh-tls-infer"]["stringData"]) == {"ca.crt", "tls.crt", "tls.key"}
+    [signing] = (settings.data / "keys").glob("*.pem")
+    for secret in (signing, settings.data / "tls" / "ca.key"):
+        assert secret.read_text().splitlines()[1] not in text
 
 
 @pytest.mark.parametrize(
