@@ -183,6 +183,7 @@ class Ingest:
             tokenizer_id=collection.tokenizer_id,
             max_tokens=collection.chunk_tokens,
             overlap_tokens=collection.chunk_overlap,
+            languages=collection.encoder_languages,
         )
         waiting = iter(uploads)
         parsed: dict[str, Parsed] = {}

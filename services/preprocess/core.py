@@ -4,6 +4,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from services.preprocess.conversation import Plan, Turn, plan
 from services.preprocess.documents import Chunking, Processed, Source
@@ -222,4 +223,4 @@ def checked_chunking(chunking: Chunking) -> Chunking:
             "A tokenizer is named by the SHA-256 of its file, 64 digits in lower case.",
             field="chunking.tokenizer_id",
         )
-    return Chunking(chunking.tokenizer_id, max_tokens, chunking.overlap_tokens)
+    return replace(chunking, max_tokens=max_tokens)

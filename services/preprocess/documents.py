@@ -62,6 +62,8 @@ class Chunking:
     """SHA-256 hex of the tokenizer's file; empty for an estimate."""
     max_tokens: int = 200
     overlap_tokens: int = 0
+    languages: tuple[str, ...] = ()
+    """The languages that the tokenizer measures; others are measured in words. Empty: all."""
 
 
 @dataclass(frozen=True, slots=True)

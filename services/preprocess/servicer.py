@@ -152,7 +152,7 @@ def _take(frame: pb.ProcessDocumentRequest, upload: Upload) -> None:
 
 def _chunking(message: pb.Chunking) -> Chunking:
     overlap = message.overlap_tokens if message.HasField("overlap_tokens") else 0
-    return Chunking(message.tokenizer_id, message.max_tokens, overlap)
+    return Chunking(message.tokenizer_id, message.max_tokens, overlap, tuple(message.languages))
 
 
 def _facts(facts: Facts) -> pb.DocumentInfo:

@@ -26,7 +26,7 @@ from services.preprocess.documents import Chunking, Processed, Source
 from services.preprocess.ports import Parser, TokenCounter
 from services.preprocess.processing import process
 from services.preprocess.refusals import over_limit
-from services.preprocess.tokens import EstimatedTokens
+from services.preprocess.tokens import EstimatedTokens, TokensByLanguage
 from services.runtime.errors import RagmeshError
 from services.runtime.registry import resolve
 
@@ -104,7 +104,9 @@ def _run(job: Job, tokenizers: TokenizerCache) -> Outcome:
 def _counter(job: Job, tokenizers: TokenizerCache) -> TokenCounter:
     if job.tokenizer is None:
         return EstimatedTokens()
-    return tokenizers.get(job.chunking.tokenizer_id, job.tokenizer)
+    counter = tokenizers.get(job.chunking.tokenizer_id, job.tokenizer)
+    languages = job.chunking.languages
+    return TokensByLanguage(counter, languages) if languages else counter
 
 
 @cache

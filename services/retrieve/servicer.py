@@ -169,13 +169,13 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             chunk_tokens=request.chunk_tokens,
             chunk_overlap=overlap,
         )
-        return pb.CreateCollectionResponse(collection=_collection(collection))
+        return pb.CreateCollectionResponse(collection=self._collection(collection))
 
     async def GetCollection(
         self, request: pb.GetCollectionRequest, context: Context
     ) -> pb.GetCollectionResponse:
         collection = await self._store.get_collection(_key(request.name))
-        return pb.GetCollectionResponse(collection=_collection(collection))
+        return pb.GetCollectionResponse(collection=self._collection(collection))
 
     async def ListCollections(
         self, request: pb.ListCollectionsRequest, context: Context
@@ -184,7 +184,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             current_caller().tenant, request.page_size, request.page_token
         )
         return pb.ListCollectionsResponse(
-            collections=[_collection(one) for one in collections], next_page_token=token
+            collections=[self._collection(one) for one in collections], next_page_token=token
         )
 
     async def DeleteCollection(
@@ -219,6 +219,22 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
         return pb.GetServerInfoResponse(version=VERSION, backends=dict(self._backends))
+
+    def _collection(self, collection: ports.Collection) -> pb.Collection:
+        return pb.Collection(
+            name=collection.name,
+            description=collection.description,
+            encoder=collection.encoder,
+            dimensions=collection.dimensions,
+            analyzer=collection.analyzer,
+            tokenizer_id=collection.tokenizer_id,
+            chunk_tokens=collection.chunk_tokens,
+            chunk_overlap=collection.chunk_overlap,
+            documents=collection.documents,
+            chunks=collection.chunks,
+            created_at=_timestamp(collection.created_at),
+            encoder_languages=self._retrieval.encoder.facts.languages,
+        )
 
 
 def _key(collection: str) -> ports.CollectionKey:
@@ -359,22 +375,6 @@ def _document(document: ports.Document) -> pb.Document:
         bytes=document.bytes,
         created_at=_timestamp(document.created_at),
         updated_at=_timestamp(document.updated_at),
-    )
-
-
-def _collection(collection: ports.Collection) -> pb.Collection:
-    return pb.Collection(
-        name=collection.name,
-        description=collection.description,
-        encoder=collection.encoder,
-        dimensions=collection.dimensions,
-        analyzer=collection.analyzer,
-        tokenizer_id=collection.tokenizer_id,
-        chunk_tokens=collection.chunk_tokens,
-        chunk_overlap=collection.chunk_overlap,
-        documents=collection.documents,
-        chunks=collection.chunks,
-        created_at=_timestamp(collection.created_at),
     )
 
 

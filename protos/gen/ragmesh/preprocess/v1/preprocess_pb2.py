@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ragmesh.type.v1 import chat_pb2 as ragmesh_dot_type_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ragmesh/preprocess/v1/preprocess.proto\x12\x15ragmesh.preprocess.v1\x1a\x1aragmesh/type/v1/chat.proto\"\x7f\n\x16ProcessDocumentRequest\x12\x37\n\x06header\x18\x01 \x01(\x0b\x32%.ragmesh.preprocess.v1.DocumentHeaderH\x00\x12\x13\n\ttokenizer\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05\x66rame\"z\n\x0e\x44ocumentHeader\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x31\n\x08\x63hunking\x18\x04 \x01(\x0b\x32\x1f.ragmesh.preprocess.v1.Chunking\"d\n\x08\x43hunking\x12\x14\n\x0ctokenizer_id\x18\x01 \x01(\t\x12\x12\n\nmax_tokens\x18\x02 \x01(\x05\x12\x1b\n\x0eoverlap_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x11\n\x0f_overlap_tokens\"\xbf\x01\n\x17ProcessDocumentResponse\x12-\n\x05ready\x18\x01 \x01(\x0b\x32\x1c.ragmesh.preprocess.v1.ReadyH\x00\x12\x37\n\x08\x64ocument\x18\x02 \x01(\x0b\x32#.ragmesh.preprocess.v1.DocumentInfoH\x00\x12\x33\n\x06\x63hunks\x18\x03 \x01(\x0b\x32!.ragmesh.preprocess.v1.ChunkBatchH\x00\x42\x07\n\x05\x66rame\"!\n\x05Ready\x12\x18\n\x10tokenizer_needed\x18\x01 \x01(\x08\"t\n\x0c\x44ocumentInfo\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x12\n\ncharacters\x18\x05 \x01(\x03\x12\x10\n\x08warnings\x18\x06 \x03(\t\":\n\nChunkBatch\x12,\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1c.ragmesh.preprocess.v1.Chunk\"\xa8\x01\n\x05\x43hunk\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x17\n\x0fnormalized_text\x18\x03 \x01(\t\x12\x0f\n\x07heading\x18\x04 \x01(\t\x12\x11\n\x04page\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08language\x18\x06 \x01(\t\x12\x0e\n\x06tokens\x18\x07 \x01(\x05\x12\r\n\x05start\x18\x08 \x01(\x03\x12\x0b\n\x03\x65nd\x18\t \x01(\x03\x42\x07\n\x05_page\"h\n\x10PlanQueryRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12-\n\x07history\x18\x02 \x03(\x0b\x32\x1c.ragmesh.type.v1.ChatMessage\x12\x16\n\x0emax_characters\x18\x03 \x01(\x05\"\x93\x01\n\x11PlanQueryResponse\x12<\n\nstandalone\x18\x01 \x01(\x0b\x32&.ragmesh.preprocess.v1.StandaloneQueryH\x00\x12\x38\n\x07rewrite\x18\x02 \x01(\x0b\x32%.ragmesh.preprocess.v1.RewriteRequestH\x00\x42\x06\n\x04plan\"_\n\x0fStandaloneQuery\x12\r\n\x05query\x18\x01 \x01(\t\x12\x18\n\x10normalized_query\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x11\n\trewritten\x18\x04 \x01(\x08\"\x9a\x01\n\x0eRewriteRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12-\n\x07history\x18\x02 \x03(\x0b\x32\x1c.ragmesh.type.v1.ChatMessage\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x38\n\x08\x66\x61llback\x18\x04 \x01(\x0b\x32&.ragmesh.preprocess.v1.StandaloneQuery\"\x16\n\x14GetServerInfoRequest\"\xa7\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12L\n\x08\x62\x61\x63kends\x18\x02 \x03(\x0b\x32:.ragmesh.preprocess.v1.GetServerInfoResponse.BackendsEntry\x1a/\n\rBackendsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xd5\x02\n\x11PreprocessService\x12t\n\x0fProcessDocument\x12-.ragmesh.preprocess.v1.ProcessDocumentRequest\x1a..ragmesh.preprocess.v1.ProcessDocumentResponse(\x01\x30\x01\x12^\n\tPlanQuery\x12\'.ragmesh.preprocess.v1.PlanQueryRequest\x1a(.ragmesh.preprocess.v1.PlanQueryResponse\x12j\n\rGetServerInfo\x12+.ragmesh.preprocess.v1.GetServerInfoRequest\x1a,.ragmesh.preprocess.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ragmesh/preprocess/v1/preprocess.proto\x12\x15ragmesh.preprocess.v1\x1a\x1aragmesh/type/v1/chat.proto\"\x7f\n\x16ProcessDocumentRequest\x12\x37\n\x06header\x18\x01 \x01(\x0b\x32%.ragmesh.preprocess.v1.DocumentHeaderH\x00\x12\x13\n\ttokenizer\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05\x66rame\"z\n\x0e\x44ocumentHeader\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x31\n\x08\x63hunking\x18\x04 \x01(\x0b\x32\x1f.ragmesh.preprocess.v1.Chunking\"w\n\x08\x43hunking\x12\x14\n\x0ctokenizer_id\x18\x01 \x01(\t\x12\x12\n\nmax_tokens\x18\x02 \x01(\x05\x12\x1b\n\x0eoverlap_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tlanguages\x18\x04 \x03(\tB\x11\n\x0f_overlap_tokens\"\xbf\x01\n\x17ProcessDocumentResponse\x12-\n\x05ready\x18\x01 \x01(\x0b\x32\x1c.ragmesh.preprocess.v1.ReadyH\x00\x12\x37\n\x08\x64ocument\x18\x02 \x01(\x0b\x32#.ragmesh.preprocess.v1.DocumentInfoH\x00\x12\x33\n\x06\x63hunks\x18\x03 \x01(\x0b\x32!.ragmesh.preprocess.v1.ChunkBatchH\x00\x42\x07\n\x05\x66rame\"!\n\x05Ready\x12\x18\n\x10tokenizer_needed\x18\x01 \x01(\x08\"t\n\x0c\x44ocumentInfo\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x12\n\ncharacters\x18\x05 \x01(\x03\x12\x10\n\x08warnings\x18\x06 \x03(\t\":\n\nChunkBatch\x12,\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1c.ragmesh.preprocess.v1.Chunk\"\xa8\x01\n\x05\x43hunk\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x17\n\x0fnormalized_text\x18\x03 \x01(\t\x12\x0f\n\x07heading\x18\x04 \x01(\t\x12\x11\n\x04page\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08language\x18\x06 \x01(\t\x12\x0e\n\x06tokens\x18\x07 \x01(\x05\x12\r\n\x05start\x18\x08 \x01(\x03\x12\x0b\n\x03\x65nd\x18\t \x01(\x03\x42\x07\n\x05_page\"h\n\x10PlanQueryRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12-\n\x07history\x18\x02 \x03(\x0b\x32\x1c.ragmesh.type.v1.ChatMessage\x12\x16\n\x0emax_characters\x18\x03 \x01(\x05\"\x93\x01\n\x11PlanQueryResponse\x12<\n\nstandalone\x18\x01 \x01(\x0b\x32&.ragmesh.preprocess.v1.StandaloneQueryH\x00\x12\x38\n\x07rewrite\x18\x02 \x01(\x0b\x32%.ragmesh.preprocess.v1.RewriteRequestH\x00\x42\x06\n\x04plan\"_\n\x0fStandaloneQuery\x12\r\n\x05query\x18\x01 \x01(\t\x12\x18\n\x10normalized_query\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x11\n\trewritten\x18\x04 \x01(\x08\"\x9a\x01\n\x0eRewriteRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12-\n\x07history\x18\x02 \x03(\x0b\x32\x1c.ragmesh.type.v1.ChatMessage\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x38\n\x08\x66\x61llback\x18\x04 \x01(\x0b\x32&.ragmesh.preprocess.v1.StandaloneQuery\"\x16\n\x14GetServerInfoRequest\"\xa7\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12L\n\x08\x62\x61\x63kends\x18\x02 \x03(\x0b\x32:.ragmesh.preprocess.v1.GetServerInfoResponse.BackendsEntry\x1a/\n\rBackendsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xd5\x02\n\x11PreprocessService\x12t\n\x0fProcessDocument\x12-.ragmesh.preprocess.v1.ProcessDocumentRequest\x1a..ragmesh.preprocess.v1.ProcessDocumentResponse(\x01\x30\x01\x12^\n\tPlanQuery\x12\'.ragmesh.preprocess.v1.PlanQueryRequest\x1a(.ragmesh.preprocess.v1.PlanQueryResponse\x12j\n\rGetServerInfo\x12+.ragmesh.preprocess.v1.GetServerInfoRequest\x1a,.ragmesh.preprocess.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,31 +39,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTHEADER']._serialized_start=222
   _globals['_DOCUMENTHEADER']._serialized_end=344
   _globals['_CHUNKING']._serialized_start=346
-  _globals['_CHUNKING']._serialized_end=446
-  _globals['_PROCESSDOCUMENTRESPONSE']._serialized_start=449
-  _globals['_PROCESSDOCUMENTRESPONSE']._serialized_end=640
-  _globals['_READY']._serialized_start=642
-  _globals['_READY']._serialized_end=675
-  _globals['_DOCUMENTINFO']._serialized_start=677
-  _globals['_DOCUMENTINFO']._serialized_end=793
-  _globals['_CHUNKBATCH']._serialized_start=795
-  _globals['_CHUNKBATCH']._serialized_end=853
-  _globals['_CHUNK']._serialized_start=856
-  _globals['_CHUNK']._serialized_end=1024
-  _globals['_PLANQUERYREQUEST']._serialized_start=1026
-  _globals['_PLANQUERYREQUEST']._serialized_end=1130
-  _globals['_PLANQUERYRESPONSE']._serialized_start=1133
-  _globals['_PLANQUERYRESPONSE']._serialized_end=1280
-  _globals['_STANDALONEQUERY']._serialized_start=1282
-  _globals['_STANDALONEQUERY']._serialized_end=1377
-  _globals['_REWRITEREQUEST']._serialized_start=1380
-  _globals['_REWRITEREQUEST']._serialized_end=1534
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1536
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1558
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1561
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1728
-  _globals['_GETSERVERINFORESPONSE_BACKENDSENTRY']._serialized_start=1681
-  _globals['_GETSERVERINFORESPONSE_BACKENDSENTRY']._serialized_end=1728
-  _globals['_PREPROCESSSERVICE']._serialized_start=1731
-  _globals['_PREPROCESSSERVICE']._serialized_end=2072
+  _globals['_CHUNKING']._serialized_end=465
+  _globals['_PROCESSDOCUMENTRESPONSE']._serialized_start=468
+  _globals['_PROCESSDOCUMENTRESPONSE']._serialized_end=659
+  _globals['_READY']._serialized_start=661
+  _globals['_READY']._serialized_end=694
+  _globals['_DOCUMENTINFO']._serialized_start=696
+  _globals['_DOCUMENTINFO']._serialized_end=812
+  _globals['_CHUNKBATCH']._serialized_start=814
+  _globals['_CHUNKBATCH']._serialized_end=872
+  _globals['_CHUNK']._serialized_start=875
+  _globals['_CHUNK']._serialized_end=1043
+  _globals['_PLANQUERYREQUEST']._serialized_start=1045
+  _globals['_PLANQUERYREQUEST']._serialized_end=1149
+  _globals['_PLANQUERYRESPONSE']._serialized_start=1152
+  _globals['_PLANQUERYRESPONSE']._serialized_end=1299
+  _globals['_STANDALONEQUERY']._serialized_start=1301
+  _globals['_STANDALONEQUERY']._serialized_end=1396
+  _globals['_REWRITEREQUEST']._serialized_start=1399
+  _globals['_REWRITEREQUEST']._serialized_end=1553
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1555
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1577
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1580
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1747
+  _globals['_GETSERVERINFORESPONSE_BACKENDSENTRY']._serialized_start=1700
+  _globals['_GETSERVERINFORESPONSE_BACKENDSENTRY']._serialized_end=1747
+  _globals['_PREPROCESSSERVICE']._serialized_start=1750
+  _globals['_PREPROCESSSERVICE']._serialized_end=2091
 # @@protoc_insertion_point(module_scope)

@@ -30,14 +30,16 @@ class DocumentHeader(_message.Message):
     def __init__(self, filename: _Optional[str] = ..., content_type: _Optional[str] = ..., title: _Optional[str] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ...) -> None: ...
 
 class Chunking(_message.Message):
-    __slots__ = ("tokenizer_id", "max_tokens", "overlap_tokens")
+    __slots__ = ("tokenizer_id", "max_tokens", "overlap_tokens", "languages")
     TOKENIZER_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OVERLAP_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     tokenizer_id: str
     max_tokens: int
     overlap_tokens: int
-    def __init__(self, tokenizer_id: _Optional[str] = ..., max_tokens: _Optional[int] = ..., overlap_tokens: _Optional[int] = ...) -> None: ...
+    languages: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tokenizer_id: _Optional[str] = ..., max_tokens: _Optional[int] = ..., overlap_tokens: _Optional[int] = ..., languages: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ProcessDocumentResponse(_message.Message):
     __slots__ = ("ready", "document", "chunks")

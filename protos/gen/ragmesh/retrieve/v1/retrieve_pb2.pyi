@@ -394,7 +394,7 @@ class DeleteDocumentResponse(_message.Message):
     def __init__(self, chunks: _Optional[int] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "description", "encoder", "dimensions", "analyzer", "tokenizer_id", "chunk_tokens", "chunk_overlap", "documents", "chunks", "created_at")
+    __slots__ = ("name", "description", "encoder", "dimensions", "analyzer", "tokenizer_id", "chunk_tokens", "chunk_overlap", "documents", "chunks", "created_at", "encoder_languages")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
@@ -406,6 +406,7 @@ class Collection(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     encoder: str
@@ -417,7 +418,8 @@ class Collection(_message.Message):
     documents: int
     chunks: int
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., encoder: _Optional[str] = ..., dimensions: _Optional[int] = ..., analyzer: _Optional[str] = ..., tokenizer_id: _Optional[str] = ..., chunk_tokens: _Optional[int] = ..., chunk_overlap: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    encoder_languages: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., encoder: _Optional[str] = ..., dimensions: _Optional[int] = ..., analyzer: _Optional[str] = ..., tokenizer_id: _Optional[str] = ..., chunk_tokens: _Optional[int] = ..., chunk_overlap: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., encoder_languages: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateCollectionRequest(_message.Message):
     __slots__ = ("name", "description", "chunk_tokens", "chunk_overlap")
