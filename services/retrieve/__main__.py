@@ -55,6 +55,7 @@ def build(settings: RetrieveSettings) -> Service:
         register=lambda server: register(servicer, server),
         service_names=(SERVICE_NAME,),
         ready=retrieval.start,
+        availability=store.availability,
         aclose=retrieval.aclose,
     )
 

@@ -4,7 +4,7 @@ Four ports: an `EncoderModel` makes vectors, a `Store` keeps and finds chunks, a
 sparse vectors, a `Reranker` orders again. Values are frozen; times are Unix seconds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -241,6 +241,9 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Let go of everything."""
+
+    def availability(self) -> AsyncIterator[bool]:
+        """Whether the store works, each time that changes; short restarts are left out."""
 
     async def create_collection(self, collection: NewCollection, limit: int) -> Collection:
         """Raises: AlreadyExists COLLECTION_EXISTS; ResourceExhausted TOO_MANY_COLLECTIONS."""

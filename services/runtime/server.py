@@ -50,6 +50,9 @@ class Service:
     """Full names of the proto services, for health and reflection."""
     ready: Callable[[], Awaitable[None]] = nothing
     """Returns when the adapters can work; until then health says NOT_SERVING."""
+    availability: Callable[[], AsyncIterator[bool]] | None = None
+    """Yields, once ready, whether the adapters still can work, each time that changes; health
+    follows."""
     aclose: Callable[[], Awaitable[None]] = nothing
     """Lets go of what the adapters hold; called once, also when the start failed."""
     tenant_from_metadata: bool = True
@@ -131,15 +134,19 @@ async def serving(
         server = build_server(service, settings, health_servicer)
         await server.start()
         log.info("started", extra={"address": settings.address, "version": VERSION})
+        following: asyncio.Task[None] | None = None
         try:
             if await _ready(service, stop):
                 await health_servicer.report(serving=True)
                 if metrics:
                     metrics.serving = True
                 log.info("serving", extra={"address": settings.address})
+                following = asyncio.create_task(_follow(service, health_servicer, metrics))
             yield settings.address
         finally:
             log.info("draining")
+            if following:
+                following.cancel()
             if metrics:
                 metrics.serving = False
             await health_servicer.drain()
@@ -214,6 +221,17 @@ def server_options(settings: RuntimeSettings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round(settings.max_stream_seconds * 1000)),
     ]
+
+
+async def _follow(service: Service, health_servicer: Health, metrics: MetricsServer | None) -> None:
+    """Keep health in step with the service's availability."""
+    if service.availability is None:
+        return
+    async for available in service.availability():
+        log.warning("available again" if available else "not available")
+        await health_servicer.report(serving=available)
+        if metrics:
+            metrics.serving = available
 
 
 async def _ready(service: Service, stop: asyncio.Event | None) -> bool:

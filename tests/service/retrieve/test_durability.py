@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.retrieve.adapters.edge import client
 from services.retrieve.adapters.edge.client import EdgeStore
 from services.retrieve.adapters.edge.index import Index
 from services.runtime.errors import Unavailable
@@ -162,4 +163,37 @@ async def test_searches_are_answered_while_documents_are_written(tmp_path):
         await writing
         assert slowest < 2.0
     finally:
+        await store.aclose()
+
+
+async def test_availability_tells_of_long_outages_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "_PATIENCE_SECONDS", 1.0)
+    store = EdgeStore("", tmp_path)
+    await store.start()
+    seen: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def watch() -> None:
+        async for available in store.availability():
+            seen.put_nowait(available)
+
+    watching = asyncio.create_task(watch())
+    try:
+        assert store.process_id is not None
+        os.kill(store.process_id, signal.SIGKILL)
+        await gone(store.process_id)
+        await asyncio.sleep(0.05)
+        await store.list_collections("tenant", "", 1)
+        assert seen.empty()
+        monkeypatch.setattr(client, "_MODULE", "no.such.module")
+        assert store.process_id is not None
+        os.kill(store.process_id, signal.SIGKILL)
+        assert await seen.get() is False
+        with pytest.raises(Unavailable) as caught:
+            await store.list_collections("tenant", "", 1)
+        assert caught.value.reason == "ENGINE_UNAVAILABLE"
+        monkeypatch.undo()
+        assert await seen.get() is True
+        assert list(await store.list_collections("tenant", "", 1)) == []
+    finally:
+        watching.cancel()
         await store.aclose()

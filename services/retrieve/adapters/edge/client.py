@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -56,6 +56,7 @@ class EdgeStore:
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._up = asyncio.Event()
+        self._down = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -89,6 +90,16 @@ class EdgeStore:
             await asyncio.gather(self._supervisor, return_exceptions=True)
         self._lost()
 
+    async def availability(self) -> AsyncIterator[bool]:
+        while True:
+            await self._down.wait()
+            try:
+                await asyncio.wait_for(self._up.wait(), _PATIENCE_SECONDS)
+            except TimeoutError:
+                yield False
+                await self._up.wait()
+                yield True
+
     async def _launch(self) -> asyncio.StreamReader:
         """Start the process and return once it can work."""
         ours, theirs = socket.socketpair()
@@ -107,6 +118,7 @@ class EdgeStore:
                 self._process.kill()
             await self._process.wait()
             raise _unavailable("The engine does not start.") from None
+        self._down.clear()
         self._up.set()
         UP.set(1)
         return reader
@@ -153,6 +165,7 @@ class EdgeStore:
 
     def _lost(self) -> None:
         self._up.clear()
+        self._down.set()
         UP.set(0)
         if self._writer is not None:
             self._writer.close()
