@@ -131,9 +131,10 @@ class RetrieveServiceServicer:
     def Search(self, request, context):
         """Searches a collection.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, TOP_K_OUT_OF_RANGE, FILTER_INVALID; NOT_FOUND
-        COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH (a retry
-        cannot help); UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry).
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, TOP_K_OUT_OF_RANGE, FILTER_INVALID;
+        NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
+        ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
+        ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,8 +143,8 @@ class RetrieveServiceServicer:
     def Embed(self, request, context):
         """Embeds texts with the encoder.
 
-        Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_TOO_LONG, TOO_MANY_INPUTS, DIMENSIONS_UNSUPPORTED;
-        NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
+        Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_INVALID, INPUT_TOO_LONG, TOO_MANY_INPUTS,
+        DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
         retry after the delay it names).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -176,7 +177,8 @@ class RetrieveServiceServicer:
         replaced at once; the same content hash under the same id changes nothing.
 
         Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID; NOT_FOUND COLLECTION_NOT_FOUND;
-        FAILED_PRECONDITION ENCODER_MISMATCH (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
+        FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
+        retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
         UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -186,7 +188,8 @@ class RetrieveServiceServicer:
     def CheckDocuments(self, request, context):
         """Says which of the named documents are indexed with the same content already.
 
-        Errors: NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help). Safe to retry.
+        Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help).
+        Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,7 +237,8 @@ class RetrieveServiceServicer:
     def CreateCollection(self, request, context):
         """Creates a collection.
 
-        Errors: INVALID_ARGUMENT COLLECTION_NAME_INVALID; ALREADY_EXISTS COLLECTION_EXISTS;
+        Errors: INVALID_ARGUMENT COLLECTION_NAME_INVALID, DESCRIPTION_TOO_LONG,
+        CHUNK_TOKENS_OUT_OF_RANGE, CHUNK_OVERLAP_OUT_OF_RANGE; ALREADY_EXISTS COLLECTION_EXISTS;
         RESOURCE_EXHAUSTED TOO_MANY_COLLECTIONS (a retry cannot help).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -21,15 +21,16 @@ class RetrieveServiceStub:
     Search: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.SearchRequest, _retrieve_pb2.SearchResponse]
     """Searches a collection.
 
-    Errors: INVALID_ARGUMENT QUERY_EMPTY, TOP_K_OUT_OF_RANGE, FILTER_INVALID; NOT_FOUND
-    COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH (a retry
-    cannot help); UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry).
+    Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, TOP_K_OUT_OF_RANGE, FILTER_INVALID;
+    NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
+    ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
+    ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
     """
     Embed: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.EmbedRequest, _retrieve_pb2.EmbedResponse]
     """Embeds texts with the encoder.
 
-    Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_TOO_LONG, TOO_MANY_INPUTS, DIMENSIONS_UNSUPPORTED;
-    NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
+    Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_INVALID, INPUT_TOO_LONG, TOO_MANY_INPUTS,
+    DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
     retry after the delay it names).
     """
     Rerank: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.RerankRequest, _retrieve_pb2.RerankResponse]
@@ -50,13 +51,15 @@ class RetrieveServiceStub:
     replaced at once; the same content hash under the same id changes nothing.
 
     Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID; NOT_FOUND COLLECTION_NOT_FOUND;
-    FAILED_PRECONDITION ENCODER_MISMATCH (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
+    FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
+    retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
     UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
     """
     CheckDocuments: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.CheckDocumentsRequest, _retrieve_pb2.CheckDocumentsResponse]
     """Says which of the named documents are indexed with the same content already.
 
-    Errors: NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help). Safe to retry.
+    Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help).
+    Safe to retry.
     """
     GetDocument: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.GetDocumentRequest, _retrieve_pb2.GetDocumentResponse]
     """Returns one document's facts.
@@ -84,7 +87,8 @@ class RetrieveServiceStub:
     CreateCollection: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.CreateCollectionRequest, _retrieve_pb2.CreateCollectionResponse]
     """Creates a collection.
 
-    Errors: INVALID_ARGUMENT COLLECTION_NAME_INVALID; ALREADY_EXISTS COLLECTION_EXISTS;
+    Errors: INVALID_ARGUMENT COLLECTION_NAME_INVALID, DESCRIPTION_TOO_LONG,
+    CHUNK_TOKENS_OUT_OF_RANGE, CHUNK_OVERLAP_OUT_OF_RANGE; ALREADY_EXISTS COLLECTION_EXISTS;
     RESOURCE_EXHAUSTED TOO_MANY_COLLECTIONS (a retry cannot help).
     """
     GetCollection: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.GetCollectionRequest, _retrieve_pb2.GetCollectionResponse]
@@ -132,9 +136,10 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.SearchResponse]:
         """Searches a collection.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, TOP_K_OUT_OF_RANGE, FILTER_INVALID; NOT_FOUND
-        COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH (a retry
-        cannot help); UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry).
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, TOP_K_OUT_OF_RANGE, FILTER_INVALID;
+        NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
+        ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
+        ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
         """
 
     @_abc_1.abstractmethod
@@ -145,8 +150,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.EmbedResponse]:
         """Embeds texts with the encoder.
 
-        Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_TOO_LONG, TOO_MANY_INPUTS, DIMENSIONS_UNSUPPORTED;
-        NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
+        Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_INVALID, INPUT_TOO_LONG, TOO_MANY_INPUTS,
+        DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
         retry after the delay it names).
         """
 
@@ -185,7 +190,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         replaced at once; the same content hash under the same id changes nothing.
 
         Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID; NOT_FOUND COLLECTION_NOT_FOUND;
-        FAILED_PRECONDITION ENCODER_MISMATCH (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
+        FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
+        retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
         UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
         """
 
@@ -197,7 +203,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.CheckDocumentsResponse]:
         """Says which of the named documents are indexed with the same content already.
 
-        Errors: NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help). Safe to retry.
+        Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help).
+        Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -255,7 +262,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.CreateCollectionResponse]:
         """Creates a collection.
 
-        Errors: INVALID_ARGUMENT COLLECTION_NAME_INVALID; ALREADY_EXISTS COLLECTION_EXISTS;
+        Errors: INVALID_ARGUMENT COLLECTION_NAME_INVALID, DESCRIPTION_TOO_LONG,
+        CHUNK_TOKENS_OUT_OF_RANGE, CHUNK_OVERLAP_OUT_OF_RANGE; ALREADY_EXISTS COLLECTION_EXISTS;
         RESOURCE_EXHAUSTED TOO_MANY_COLLECTIONS (a retry cannot help).
         """
 
