@@ -1,6 +1,6 @@
 """What verifying and limiting cost in process: CPU microseconds per request.
 
-    python bench/limits.py [--calls 20000] [--redis redis://127.0.0.1:6379/0]
+    python -m bench.limits [--calls 20000] [--redis redis://127.0.0.1:6379/0]
 
 Prints, side by side in one run: an awaited function that does nothing; a bare request, which is a
 Starlette app called with a body and no socket; the warm authenticator; the limits; and both
@@ -113,7 +113,7 @@ def raise_edge_limits(rendered: Path) -> None:
 async def measure(calls: int, redis: str | None, data: Path) -> None:
     keyring = Keyring(data)
     keyring.create("bench", tenants=["*"], scopes=["chat"])
-    token, _ = _issue(keyring)
+    token = keyring.issue(consumer="bench", subject="bench", scopes=["chat"])
     raise_edge_limits(keyring.rendered)
     authenticator = Authenticator(keyring.rendered)
     alone = limiter(keyring)
@@ -168,18 +168,15 @@ async def measure(calls: int, redis: str | None, data: Path) -> None:
         await both(shared)
 
     print(f"\n{'over Redis':<44}{'CPU us':>9}")
-    print(f"{'verify + limit, one at a time':<44}{await cpu_per_call(over_redis, calls // 10):>9.2f}")
+    print(
+        f"{'verify + limit, one at a time':<44}{await cpu_per_call(over_redis, calls // 10):>9.2f}"
+    )
     in_bursts = await cpu_per_call(over_redis, calls, burst=32)
     print(f"{'verify + limit, 32 at a time':<44}{in_bursts:>9.2f}")
     median, slow = await wall_per_call(over_redis, calls // 10)
     print(f"wall time of one call: median {median:.0f} us, 99th percentile {slow:.0f} us")
     print(f"shared to the end: {shared.is_shared}")
     await shared.aclose()
-
-
-def _issue(keyring: Keyring) -> tuple[str, dict[str, Any]]:
-    issued = keyring.issue("bench", subject="bench", tenant="bench", scopes=["chat"], lifetime=3600)
-    return (issued, {}) if isinstance(issued, str) else issued
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import uvloop
 from gateway.app import create_app
 from gateway.auth import Authenticator
 from gateway.clients import connect_mesh
+from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.ragservice import SERVICE_NAME, RagServicer
 from gateway.settings import GatewaySettings
@@ -82,13 +83,18 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> State:
     stack.push_async_callback(mesh.aclose)
     sessions = SessionStore(engine)
     secret = settings.secret_key
+    credentials = settings.data / CREDENTIALS_FILE
+    limiter = Limiter(settings, None if settings.edge == "kong" else credentials)
+    await limiter.start()
+    stack.push_async_callback(limiter.aclose)
     return State(
         settings=settings,
         authenticator=Authenticator(
-            settings.data / CREDENTIALS_FILE,
+            credentials,
             secret=secret.get_secret_value() if secret else None,
         ),
-        pipeline=Pipeline(mesh, sessions, settings),
+        limiter=limiter,
+        pipeline=Pipeline(mesh, sessions, settings, limiter),
         sessions=sessions,
         started_at=int(time.time()),
     )
@@ -96,7 +102,7 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> State:
 
 def service(state: State) -> Service:
     """RagService, for the chassis."""
-    servicer = RagServicer(state.pipeline, state.authenticator, state.settings)
+    servicer = RagServicer(state.pipeline, state.authenticator, state.limiter, state.settings)
     return Service(
         name="gateway",
         register=lambda server: gateway_pb2_grpc.add_RagServiceServicer_to_server(servicer, server),

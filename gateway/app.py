@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from gateway.errors import error_response
+from gateway.limits.middleware import RequestLimits
 from gateway.middleware import BodyLimit, CancelOnDisconnect, RequestFrame
 from gateway.openapi import describe
 from gateway.routes import (
@@ -42,7 +43,20 @@ ROUTERS = (
     sessions.router,
     health.router,
 )
-EXPOSED_HEADERS = ("x-request-id", "x-ragmesh-version", "server-timing", "retry-after")
+EXPOSED_HEADERS = (
+    "x-request-id",
+    "x-ragmesh-version",
+    "server-timing",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+)
 PAGE_HEADERS = {
     # The pages load nothing from elsewhere and run nothing that is inline.
     "content-security-policy": (
@@ -61,6 +75,7 @@ def create_app(state: State) -> FastAPI:
     settings = state.settings
     # Added innermost first.
     app.add_middleware(CancelOnDisconnect)
+    app.add_middleware(RequestLimits, limiter=state.limiter, authenticator=state.authenticator)
     app.add_middleware(
         BodyLimit, json_bytes=settings.max_json_bytes, upload_bytes=settings.max_upload_bytes
     )

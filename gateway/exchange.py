@@ -21,6 +21,8 @@ class Exchange:
     started: float = field(default_factory=time.perf_counter)
     timings: Timings = field(default_factory=dict)
     disconnected: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    """What limits have to tell with the answer, whatever it is."""
 
     @property
     def elapsed_ms(self) -> float:

@@ -204,7 +204,8 @@ def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
         VERSION_HEADER,
         (b"server-timing", shown.encode("ascii")),
     ]
-    headers += [(key.encode(), value.encode()) for key, value in traces.inject().items()]
+    told = [*exchange.headers.items(), *traces.inject().items()]
+    headers += [(key.encode(), value.encode()) for key, value in told]
     return headers
 
 

@@ -20,6 +20,8 @@ from gateway import clients
 from gateway.clients import Mesh
 from gateway.exchange import Call
 from gateway.ingest import Ingest, Upload
+from gateway.limits.generation import generate_within_limits
+from gateway.limits.limiter import Limiter
 from gateway.settings import SERVICES, GatewaySettings
 from gateway.store.sessions import SessionStore
 from ragmesh.gateway.v1 import gateway_pb2
@@ -54,8 +56,11 @@ class ServiceHealth:
 class Pipeline:
     """Conducts the services for one request at a time; holds no state of a request."""
 
-    def __init__(self, mesh: Mesh, sessions: SessionStore, settings: GatewaySettings) -> None:
+    def __init__(
+        self, mesh: Mesh, sessions: SessionStore, settings: GatewaySettings, limiter: Limiter
+    ) -> None:
         self._mesh = mesh
+        self._limiter = limiter
         self._ingest = Ingest(mesh, parallel=settings.parallel_documents)
         self._sessions = sessions
         self._settings = settings
@@ -94,7 +99,7 @@ class Pipeline:
         )
         pieces: list[str] = []
         model, usage, unanswered = request.model, chat_pb2.Usage(), not passages
-        async with aclosing(clients.generate(call, self._mesh, generate)) as generated:
+        async with aclosing(self._engine(call, generate)) as generated:
             announced = False
             async for response in generated:
                 match response.WhichOneof("event"):
@@ -205,7 +210,7 @@ class Pipeline:
         """The events of a generation; the first is held back until there is text, a tool call or
         an end, so that whatever fails until then fails as a whole."""
         held: list[infer_pb2.GenerateResponse] | None = []
-        async with aclosing(clients.generate(call, self._mesh, request)) as generated:
+        async with aclosing(self._engine(call, request)) as generated:
             async for response in generated:
                 if held is None:
                     yield response
@@ -334,6 +339,16 @@ class Pipeline:
 
     # steps
 
+    def _engine(
+        self, call: Call, request: infer_pb2.GenerateRequest, *, at_most: float | None = None
+    ) -> Events:
+        return generate_within_limits(
+            self._limiter,
+            call,
+            request,
+            lambda bounded: clients.generate(call, self._mesh, bounded, at_most=at_most),
+        )
+
     async def _plan(
         self, call: Call, query: str, history: Sequence[chat_pb2.ChatMessage], model: str
     ) -> preprocess_pb2.StandaloneQuery:
@@ -360,7 +375,7 @@ class Pipeline:
         )
         at_most = self._settings.rewrite_budget
         try:
-            generated = clients.generate(call, self._mesh, request, at_most=at_most)
+            generated = self._engine(call, request, at_most=at_most)
             async with aclosing(generated) as events:
                 pieces = [event.delta.text async for event in events if event.HasField("delta")]
         except RagmeshError as error:

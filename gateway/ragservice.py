@@ -14,6 +14,7 @@ from gateway.errors import too_large
 from gateway.exchange import Call, Exchange
 from gateway.freeform import from_struct
 from gateway.ingest import FileContent, Upload
+from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.settings import MIB, GatewaySettings
 from gateway.uploads import check_metadata
@@ -30,20 +31,31 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
     """Verifies the token, then leaves everything to the pipeline."""
 
     def __init__(
-        self, pipeline: Pipeline, authenticator: Authenticator, settings: GatewaySettings
+        self,
+        pipeline: Pipeline,
+        authenticator: Authenticator,
+        limiter: Limiter,
+        settings: GatewaySettings,
     ) -> None:
         self._pipeline = pipeline
         self._authenticator = authenticator
+        self._limiter = limiter
         self._settings = settings
 
-    def _call(self, context: Context, *scopes: str, ingest: bool = False) -> Call:
+    async def _call(self, context: Context, *scopes: str, ingest: bool = False) -> Call:
         """Raises:
         Unauthenticated: no token, or not a valid one.
+        ResourceExhausted: RATE_LIMIT_EXCEEDED.
         PermissionDenied: the token lacks a scope.
         """
         metadata = dict(context.invocation_metadata() or ())
         given = metadata.get("authorization")
         principal = self._authenticator.authenticate(given if isinstance(given, str) else None)
+        address = context.peer().rpartition(":")[0]
+        admission = await self._limiter.admit(
+            principal, address, "POST", f"/{SERVICE_NAME}/", grpc=True
+        )
+        admission.check()
         principal.require(*scopes)
         settings = self._settings
         seconds = settings.ingest_budget if ingest else settings.request_budget
@@ -59,12 +71,12 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
     async def Query(
         self, request: gateway_pb2.QueryRequest, context: Context
     ) -> gateway_pb2.QueryResponse:
-        return await self._pipeline.query(self._call(context, "chat", "search"), request)
+        return await self._pipeline.query(await self._call(context, "chat", "search"), request)
 
     async def StreamQuery(
         self, request: gateway_pb2.StreamQueryRequest, context: Context
     ) -> AsyncGenerator[gateway_pb2.StreamQueryResponse, None]:
-        call = self._call(context, "chat", "search")
+        call = await self._call(context, "chat", "search")
         async with aclosing(self._pipeline.stream_query(call, request.query)) as events:
             async for event in events:
                 yield event
@@ -72,27 +84,29 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
     async def Search(
         self, request: gateway_pb2.SearchRequest, context: Context
     ) -> gateway_pb2.SearchResponse:
-        found = await self._pipeline.search(self._call(context, "search"), request)
+        found = await self._pipeline.search(await self._call(context, "search"), request)
         return gateway_pb2.SearchResponse(hits=found.hits)
 
     async def Chat(
         self, request: gateway_pb2.ChatRequest, context: Context
     ) -> AsyncGenerator[gateway_pb2.ChatResponse, None]:
         scopes = ("chat", "search") if request.HasField("retrieval") else ("chat",)
-        async with aclosing(self._pipeline.chat(self._call(context, *scopes), request)) as events:
+        async with aclosing(
+            self._pipeline.chat(await self._call(context, *scopes), request)
+        ) as events:
             async for event in events:
                 yield event
 
     async def Embed(
         self, request: gateway_pb2.EmbedRequest, context: Context
     ) -> gateway_pb2.EmbedResponse:
-        made = await self._pipeline.embed(self._call(context, "search"), request.embed)
+        made = await self._pipeline.embed(await self._call(context, "search"), request.embed)
         return gateway_pb2.EmbedResponse(embed=made)
 
     async def Summarize(
         self, request: gateway_pb2.SummarizeRequest, context: Context
     ) -> gateway_pb2.SummarizeResponse:
-        call = self._call(context, "chat")
+        call = await self._call(context, "chat")
         if not request.text:
             raise InvalidArgument("TEXT_EMPTY", "text must not be empty.", field="text")
         if len(request.text) > self._settings.max_text_characters:
@@ -113,21 +127,21 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
     async def CreateCollection(
         self, request: gateway_pb2.CreateCollectionRequest, context: Context
     ) -> gateway_pb2.CreateCollectionResponse:
-        call = self._call(context, "documents:write")
+        call = await self._call(context, "documents:write")
         made = await self._pipeline.create_collection(call, request.collection)
         return gateway_pb2.CreateCollectionResponse(collection=made)
 
     async def GetCollection(
         self, request: gateway_pb2.GetCollectionRequest, context: Context
     ) -> gateway_pb2.GetCollectionResponse:
-        call = self._call(context, "documents:read")
+        call = await self._call(context, "documents:read")
         found = await self._pipeline.get_collection(call, request.name)
         return gateway_pb2.GetCollectionResponse(collection=found)
 
     async def ListCollections(
         self, request: gateway_pb2.ListCollectionsRequest, context: Context
     ) -> gateway_pb2.ListCollectionsResponse:
-        call = self._call(context, "documents:read")
+        call = await self._call(context, "documents:read")
         found = await self._pipeline.list_collections(call, request.page_size, request.page_token)
         return gateway_pb2.ListCollectionsResponse(
             collections=found.collections, next_page_token=found.next_page_token
@@ -136,14 +150,14 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
     async def DeleteCollection(
         self, request: gateway_pb2.DeleteCollectionRequest, context: Context
     ) -> gateway_pb2.DeleteCollectionResponse:
-        call = self._call(context, "documents:write")
+        call = await self._call(context, "documents:write")
         documents = await self._pipeline.delete_collection(call, request.name)
         return gateway_pb2.DeleteCollectionResponse(documents=documents)
 
     async def IngestDocuments(
         self, request_iterator: AsyncIterator[gateway_pb2.IngestDocumentsRequest], context: Context
     ) -> gateway_pb2.IngestDocumentsResponse:
-        call = self._call(context, "documents:write", ingest=True)
+        call = await self._call(context, "documents:write", ingest=True)
         with ExitStack() as files:
             collection, uploads = await receive(request_iterator, files, self._settings)
             results = await self._pipeline.ingest(call, collection, uploads)
@@ -152,14 +166,14 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
     async def GetDocument(
         self, request: gateway_pb2.GetDocumentRequest, context: Context
     ) -> gateway_pb2.GetDocumentResponse:
-        call = self._call(context, "documents:read")
+        call = await self._call(context, "documents:read")
         found = await self._pipeline.get_document(call, request.collection, request.id)
         return gateway_pb2.GetDocumentResponse(document=found)
 
     async def ListDocuments(
         self, request: gateway_pb2.ListDocumentsRequest, context: Context
     ) -> gateway_pb2.ListDocumentsResponse:
-        call = self._call(context, "documents:read")
+        call = await self._call(context, "documents:read")
         found = await self._pipeline.list_documents(
             call, request.collection, request.page_size, request.page_token
         )
@@ -170,14 +184,14 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
     async def DeleteDocument(
         self, request: gateway_pb2.DeleteDocumentRequest, context: Context
     ) -> gateway_pb2.DeleteDocumentResponse:
-        call = self._call(context, "documents:write")
+        call = await self._call(context, "documents:write")
         chunks = await self._pipeline.delete_document(call, request.collection, request.id)
         return gateway_pb2.DeleteDocumentResponse(chunks=chunks)
 
     async def ListModels(
         self, request: gateway_pb2.ListModelsRequest, context: Context
     ) -> gateway_pb2.ListModelsResponse:
-        models = await self._pipeline.models(self._call(context, "models:read"))
+        models = await self._pipeline.models(await self._call(context, "models:read"))
         return gateway_pb2.ListModelsResponse(models=models)
 
 

@@ -7,8 +7,9 @@ from pydantic_settings import NoDecode
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from gateway.limits.settings import LimitSettings
 from services.runtime.errors import FailedPrecondition
-from services.runtime.settings import Port, RuntimeSettings, Seconds
+from services.runtime.settings import Port, Seconds
 
 MIB = 1024 * 1024
 SERVICES = ("preprocess", "retrieve", "infer", "postprocess")
@@ -18,7 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1024)]
 
 
-class GatewaySettings(RuntimeSettings):
+class GatewaySettings(LimitSettings):
     """Addresses, budgets and limits of the gateway."""
 
     service: ClassVar[str] = "gateway"

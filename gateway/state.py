@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from gateway.auth import Authenticator
+from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.settings import GatewaySettings
 from gateway.store.sessions import SessionStore
@@ -16,6 +17,7 @@ class State:
 
     settings: GatewaySettings
     authenticator: Authenticator
+    limiter: Limiter
     pipeline: Pipeline
     sessions: SessionStore
     started_at: int

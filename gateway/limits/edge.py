@@ -17,6 +17,7 @@ from gateway.limits.periods import Period
 from services.runtime.errors import FailedPrecondition
 
 PLUGIN = "rate-limiting"
+JWT = "jwt"
 PERIODS = {period.name.lower(): period for period in Period}
 MESSAGE = "API rate limit exceeded"
 
@@ -64,8 +65,12 @@ class RatePlugin:
 
     @property
     def rank(self) -> int:
-        named = (self.consumer is not None, self.route is not None, self.service is not None)
-        return _PRECEDENCE.index(named)
+        consumer, route, service = self.place
+        return _PRECEDENCE.index((consumer is not None, route is not None, service is not None))
+
+    @property
+    def place(self) -> tuple[str | None, str | None, str | None]:
+        return (self.consumer, self.route, self.service)
 
     @property
     def scope(self) -> str:
@@ -81,6 +86,8 @@ class Route:
     service: str
     protocols: frozenset[str]
     methods: frozenset[str]
+    needs_token: bool
+    """Whether a jwt plugin stands before it: without a token it is refused before limits count."""
     prefixes: tuple[str, ...]
     patterns: tuple[re.Pattern[str], ...]
     regex_priority: int
@@ -162,16 +169,30 @@ def read_edge(path: Path) -> Edge:
 
 def parse_edge(document: Mapping[str, Any]) -> Edge:
     """Raises ValueError, KeyError, TypeError: what is written there and cannot be honoured."""
+    placed = list(_placed(document))
+    guards = [
+        (place.get("route"), place.get("service"))
+        for entry, place in placed
+        if entry["name"] == JWT
+    ]
     routes = []
     for service in document.get("services") or ():
         for route in service.get("routes") or ():
-            routes.append(_route(route, str(service["name"])))
+            routes.append(_route(route, str(service["name"]), guards))
     for route in document.get("routes") or ():
-        routes.append(_route(route, str(_reference(route.get("service")) or "")))
-    return Edge(routes, list(_plugins(document)))
+        routes.append(_route(route, str(_reference(route.get("service")) or ""), guards))
+    plugins: list[RatePlugin] = []
+    for entry, place in placed:
+        if entry["name"] == PLUGIN:
+            plugin = _plugin(entry, place)
+            if any(plugin.place == other.place for other in plugins):
+                raise ValueError(f"{PLUGIN} stands twice in one place: {plugin.place}")
+            plugins.append(plugin)
+    return Edge(routes, plugins)
 
 
-def _plugins(document: Mapping[str, Any]) -> Iterator[RatePlugin]:
+def _placed(document: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
+    """Every plugin that is on, with the route, service and consumer that it is bound to."""
     holders: list[tuple[Mapping[str, Any], dict[str, str]]] = [(document, {})]
     for service in document.get("services") or ():
         holders.append((service, {"service": str(service["name"])}))
@@ -181,17 +202,12 @@ def _plugins(document: Mapping[str, Any]) -> Iterator[RatePlugin]:
         holders.append((route, {"route": str(route["name"])}))
     for consumer in document.get("consumers") or ():
         holders.append((consumer, {"consumer": str(consumer["username"])}))
-    seen = set()
     for holder, place in holders:
         for entry in holder.get("plugins") or ():
-            if entry.get("name") != PLUGIN or entry.get("enabled") is False:
+            if entry.get("enabled") is False:
                 continue
-            plugin = _plugin(entry, place)
-            names = (plugin.consumer, plugin.route, plugin.service)
-            if names in seen:
-                raise ValueError(f"{PLUGIN} stands twice in one place: {names}")
-            seen.add(names)
-            yield plugin
+            named = {kind: _reference(entry.get(kind)) for kind in _HOLDERS}
+            yield entry, {kind: name for kind, name in named.items() if name is not None} | place
 
 
 def _plugin(entry: Mapping[str, Any], place: Mapping[str, str]) -> RatePlugin:
@@ -217,15 +233,14 @@ def _plugin(entry: Mapping[str, Any], place: Mapping[str, str]) -> RatePlugin:
         limits.append((period, limit))
     if not limits:
         raise ValueError(f"a {PLUGIN} plugin names no limit")
-    named = {kind: place.get(kind) or _reference(entry.get(kind)) for kind in _HOLDERS}
     return RatePlugin(
         tuple(limits),
         limit_by,
         not config.get("hide_client_headers", False),
         str(config.get("error_message") or MESSAGE),
-        named["consumer"],
-        named["route"],
-        named["service"],
+        place.get("consumer"),
+        place.get("route"),
+        place.get("service"),
         frozenset(entry.get("protocols") or _WEB | _GRPC),
     )
 
@@ -240,7 +255,9 @@ def _reference(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _route(entry: Mapping[str, Any], service: str) -> Route:
+def _route(
+    entry: Mapping[str, Any], service: str, guards: Sequence[tuple[str | None, str | None]]
+) -> Route:
     name = str(entry["name"])
     for field in _ROUTE_FIELDS_UNREAD:
         if entry.get(field):
@@ -251,6 +268,7 @@ def _route(entry: Mapping[str, Any], service: str) -> Route:
         service,
         frozenset(entry.get("protocols") or _WEB),
         frozenset(entry.get("methods") or ()),
+        any(route in (None, name) and where in (None, service) for route, where in guards),
         tuple(path for path in paths if not path.startswith("~")),
         tuple(re.compile(path[1:]) for path in paths if path.startswith("~")),
         int(entry.get("regex_priority") or 0),

@@ -129,6 +129,11 @@ class Limiter:
             await self._link.aclose()
 
     @property
+    def counts_tokens(self) -> bool:
+        """Whether tenants' tokens are limited; else no prompt need be estimated."""
+        return self._tokens.is_limited
+
+    @property
     def is_shared(self) -> bool:
         """Whether counts are shared with other processes at this moment."""
         return self._link is not None and self._link.up
@@ -145,7 +150,8 @@ class Limiter:
         """Count a request, once its token is verified.
 
         Args:
-            principal: who calls; None where no token is needed.
+            principal: who calls; None for nobody. On a route that needs a token nobody is not
+                counted: the route refuses, as Kong does before it counts.
             address: the client's address, which counts where nobody is named.
 
         Returns:
@@ -155,8 +161,10 @@ class Limiter:
         bounds: list[Bound] = []
         if self._edge is not None:
             route = self._edge.route(method, path, grpc=grpc)
-            if route is not None:
-                consumer = principal.consumer if principal is not None else None
+            named = principal is not None and (route is None or route.needs_token)
+            if route is not None and (named or not route.needs_token):
+                # Where no token is asked for, Kong looks at none.
+                consumer = principal.consumer if principal is not None and named else None
                 plugin = self._edge.plugin(route, consumer, grpc=grpc)
                 if plugin is not None:
                     caller = _identifier(plugin, consumer, address, route.service)

@@ -149,6 +149,10 @@ class TokenMeter:
         self._default_output = default_output
         self.now = now
 
+    @property
+    def is_limited(self) -> bool:
+        return bool(self._limits)
+
     async def reserve(self, tenant: str, prompt: int, max_output: int | None) -> Reservation:
         """Hold tokens for a request.
 

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from gateway.__main__ import listen, start_rest
 from gateway.auth import Authenticator
 from gateway.clients import Mesh
+from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.ragservice import RagServicer
 from gateway.settings import SERVICES, GatewaySettings
@@ -83,17 +84,21 @@ async def running(tmp_path, *, down: tuple[str, ...] = (), **settings) -> AsyncI
         engine = await open_database(configured.store_url)
         stack.push_async_callback(engine.dispose)
         sessions = SessionStore(engine)
+        limiter = Limiter(configured, None if configured.edge == "kong" else credentials)
+        await limiter.start()
+        stack.push_async_callback(limiter.aclose)
         state = State(
             settings=configured,
             authenticator=Authenticator(credentials, secret=SECRET),
-            pipeline=Pipeline(Mesh(channels), sessions, configured),
+            limiter=limiter,
+            pipeline=Pipeline(Mesh(channels), sessions, configured, limiter),
             sessions=sessions,
             started_at=1_700_000_000,
         )
         listener = listen(configured)
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         await start_rest(state, stack, listener)
-        servicer = RagServicer(state.pipeline, state.authenticator, configured)
+        servicer = RagServicer(state.pipeline, state.authenticator, limiter, configured)
         rag = await stack.enter_async_context(
             serve_for_test(
                 [(gateway_pb2_grpc.add_RagServiceServicer_to_server, servicer)],

@@ -22,7 +22,8 @@ def principal(consumer: str = "local", tenant: str = "acme") -> Principal:
 def edge_file(folder: Path, minute: int, **config: Any) -> Path:
     plugin = {"name": "rate-limiting", "config": {"minute": minute} | config}
     routes = [
-        {"name": "v1", "paths": ["/v1"], "plugins": [plugin]},
+        {"name": "v1", "paths": ["/v1"], "plugins": [{"name": "jwt"}, plugin]},
+        {"name": "open", "paths": ["/open"], "plugins": [plugin]},
         {"name": "health", "paths": ["/health"]},
     ]
     file = folder / "kong.yml"
@@ -46,11 +47,24 @@ async def test_a_consumer_has_one_count_for_all_its_tenants_and_addresses(tmp_pa
     assert await passes(door, principal("another"))
 
 
-async def test_nobody_is_counted_by_address(tmp_path, clock: Clock):
+async def test_where_no_token_is_needed_the_address_counts(tmp_path, clock: Clock):
     door = limiter(clock, edge_file(tmp_path, 1))
-    assert await passes(door, None, "192.0.2.1")
-    assert not await passes(door, None, "192.0.2.1")
-    assert await passes(door, None, "192.0.2.2")
+
+    async def enters(address: str, who: Principal | None = None) -> bool:
+        return (await door.admit(who, address, "GET", "/open")).refusal is None
+
+    assert await enters("192.0.2.1")
+    assert not await enters("192.0.2.1")
+    assert not await enters("192.0.2.1", principal()), "nobody looks at a token there"
+    assert await enters("192.0.2.2")
+
+
+async def test_nobody_is_not_counted_where_a_token_is_needed(tmp_path, clock: Clock):
+    """The route refuses with 401, as Kong does before it counts."""
+    door = limiter(clock, edge_file(tmp_path, 1))
+    for _ in range(3):
+        admission = await door.admit(None, "192.0.2.1", "POST", "/v1/query")
+        assert (admission.refusal, admission.headers) == (None, {})
 
 
 @pytest.mark.parametrize(("limit_by", "other"), [("ip", True), ("service", False)])

@@ -1,0 +1,88 @@
+"""Engine calls within the tenant's tokens and streams, whichever face asked for them."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+
+from gateway.exchange import Call
+from gateway.limits.limiter import Limiter
+from gateway.limits.tokens import MESSAGE_TOKENS, TokensExceeded, estimate_tokens
+from ragmesh.infer.v1 import infer_pb2
+
+Events = AsyncGenerator[infer_pb2.GenerateResponse, None]
+
+IMAGE_TOKENS = 1000
+"""What engines take for an image, about."""
+
+
+def prompt_tokens(request: infer_pb2.GenerateRequest) -> int:
+    """Tokens of what an engine will read, about."""
+    pieces = sum(1 for message in request.messages for _ in message.content)
+    images = sum(
+        part.HasField("image_url") for message in request.messages for part in message.content
+    )
+    overhead = MESSAGE_TOKENS * (1 + pieces + len(request.passages)) + IMAGE_TOKENS * images
+    return overhead + sum(estimate_tokens(text) for text in _texts(request))
+
+
+async def generate_within_limits(
+    limiter: Limiter,
+    call: Call,
+    request: infer_pb2.GenerateRequest,
+    run: Callable[[infer_pb2.GenerateRequest], Events],
+) -> Events:
+    """The events of a generation, whose tokens are reserved before and settled after.
+
+    Args:
+        run: starts the engine; gets the request with the most tokens that the answer may have.
+
+    Raises:
+        ResourceExhausted: TOKEN_LIMIT_EXCEEDED, STREAM_LIMIT_EXCEEDED.
+        InvalidArgument: TOKEN_LIMIT_TOO_SMALL.
+    """
+    choices = max(1, request.n)
+    asked = request.sampling.HasField("max_tokens")
+    try:
+        work = await limiter.begin(
+            call.tenant,
+            prompt=prompt_tokens(request) if limiter.counts_tokens else 0,
+            max_output=request.sampling.max_tokens * choices if asked else None,
+            stream=request.stream,
+        )
+    except TokensExceeded as error:
+        call.exchange.headers.update(error.headers)
+        raise
+    with work:
+        call.exchange.headers.update(work.headers)
+        if work.max_output is not None and not asked:
+            bounded = infer_pb2.GenerateRequest()
+            bounded.CopyFrom(request)
+            bounded.sampling.max_tokens = max(1, work.max_output // choices)
+            request = bounded
+        async with aclosing(run(request)) as events:
+            async for event in events:
+                match event.WhichOneof("event"):
+                    case "delta":
+                        work.tokens.saw(estimate_tokens(event.delta.text + event.delta.reasoning))
+                    case "usage":
+                        usage = event.usage
+                        work.tokens.report(usage.prompt_tokens + usage.completion_tokens)
+                        call.exchange.headers.update(work.headers)
+                    case _:
+                        pass
+                yield event
+
+
+def _texts(request: infer_pb2.GenerateRequest) -> Iterator[str]:
+    yield request.text
+    for message in request.messages:
+        for part in message.content:
+            yield part.text
+        for made in message.tool_calls:
+            yield made.arguments
+    for passage in request.passages:
+        yield passage.text
+        yield passage.title
+        yield passage.heading
+    for tool in request.tools:
+        yield tool.description
+        yield tool.parameters_json
