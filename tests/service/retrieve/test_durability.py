@@ -15,7 +15,7 @@ import pytest
 from services.retrieve.adapters.edge import client
 from services.retrieve.adapters.edge.client import EdgeStore
 from services.retrieve.adapters.edge.index import Index
-from services.runtime.errors import Unavailable
+from services.runtime.errors import FailedPrecondition, Unavailable
 from tests.contract.retrieve.stores import (
     KEY,
     chunks_of,
@@ -197,3 +197,18 @@ async def test_availability_tells_of_long_outages_only(tmp_path, monkeypatch):
     finally:
         watching.cancel()
         await store.aclose()
+
+
+async def test_two_services_do_not_share_a_folder(tmp_path):
+    first, second = EdgeStore("", tmp_path), EdgeStore("", tmp_path)
+    await first.start()
+    try:
+        with pytest.raises(FailedPrecondition) as caught:
+            await second.start()
+        assert caught.value.reason == "DATA_IN_USE"
+    finally:
+        await second.aclose()
+        await first.aclose()
+    third = EdgeStore("", tmp_path)
+    await third.start()
+    await third.aclose()

@@ -25,7 +25,7 @@ from services.retrieve.ports import (
     StoredChunk,
     StoreQuery,
 )
-from services.runtime.errors import Unavailable
+from services.runtime.errors import RagmeshError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -111,13 +111,17 @@ class EdgeStore:
             )  # fmt: skip
         reader, self._writer = await asyncio.open_connection(sock=ours)
         try:
-            await asyncio.wait_for(_receive(reader), _START_SECONDS)
+            _, fine, refusal = await asyncio.wait_for(_receive(reader), _START_SECONDS)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             self._writer.close()
             if self._process.returncode is None:
                 self._process.kill()
             await self._process.wait()
             raise _unavailable("The engine does not start.") from None
+        if not fine:
+            self._writer.close()
+            await self._process.wait()
+            raise refusal
         self._down.clear()
         self._up.set()
         UP.set(1)
@@ -138,7 +142,7 @@ class EdgeStore:
                 try:
                     reader = await self._launch()
                     break
-                except Unavailable:
+                except RagmeshError:
                     log.exception("the engine does not start")
                     pause = min(pause * 2, _LONGEST_PAUSE)
 

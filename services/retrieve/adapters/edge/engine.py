@@ -6,6 +6,7 @@ also by signal.
 """
 
 import ctypes
+import fcntl
 import itertools
 import logging
 import os
@@ -14,13 +15,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
 from services.retrieve.adapters.edge.index import Index
-from services.runtime.errors import Internal, RagmeshError
+from services.runtime.errors import FailedPrecondition, Internal, RagmeshError
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ READS_PER_WRITE = 8
 """A waiting write is carried out after at most so many reads."""
 IDLE_SECONDS = 300.0
 """A shard that nobody used for so long is closed."""
+LOCK_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 Call = tuple[int, str, Sequence[Any]]
@@ -85,7 +88,12 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     with socket.socket(fileno=int(descriptor)) as link:
-        index = Index(Path(root), int(open_shards))
+        try:
+            lock = _own(Path(root))
+            index = Index(Path(root), int(open_shards))
+        except RagmeshError as error:
+            link.sendall(pack((0, False, error)))
+            return
         calls = Calls()
         threading.Thread(target=_read, args=(link, calls), daemon=True).start()
         link.sendall(pack((0, True, None)))  # ready
@@ -93,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
             _work(index, calls, link)
         finally:
             index.close()
+            lock.close()
 
 
 def _work(index: Index, calls: Calls, link: socket.socket) -> None:
@@ -131,6 +140,30 @@ def _read(link: socket.socket, calls: Calls) -> None:
                 break
             calls.put(unpack(body))
     calls.end()
+
+
+def _own(root: Path) -> IO[bytes]:
+    """Make sure that no other engine works in a folder; the lock ends with the process.
+
+    Raises:
+        FailedPrecondition: DATA_IN_USE, when another one does not leave within seconds.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    lock = (root / "engine.lock").open("wb")
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise FailedPrecondition(
+                    "DATA_IN_USE",
+                    f"Another process works in {root}; stop it, or set RAGMESH_DATA or "
+                    "VECTOR_URL to another folder.",
+                ) from None
+            time.sleep(0.05)  # the engine of a service that was just killed is on its way out
+        else:
+            return lock
 
 
 def _die_with(parent: int) -> None:
