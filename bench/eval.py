@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -262,6 +263,7 @@ def main() -> None:
         folders = [folder for folder in folders if folder.name in arguments.set]
     if not folders:
         raise SystemExit("No retrieval sets found; name a folder, as in: make eval EVAL_DATA=DIR")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the service ends too
     with retrieve_service() as address:
         rows = asyncio.run(evaluate(address, folders, arguments.limit))
     if arguments.json:

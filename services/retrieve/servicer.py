@@ -1,6 +1,8 @@
 """Protobuf to dataclasses and back; decides nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -21,13 +23,17 @@ from services.retrieve.core import (
 )
 from services.retrieve.indexing import Frame, Indexing
 from services.runtime.context import current_caller
-from services.runtime.errors import InvalidArgument
+from services.runtime.errors import InvalidArgument, RagmeshError
 from services.runtime.limits import UPLOAD_FRAME_BYTES
 from services.runtime.version import VERSION
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RetrieveService"].full_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_QUIET_SECONDS = 0.2
+"""A caller that sends nothing for so long waits for an answer."""
+_DRAIN_SECONDS = 10.0
 
 _MODES = {
     pb.SEARCH_MODE_UNSPECIFIED: "hybrid",
@@ -106,10 +112,14 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
                 "DOCUMENT_INVALID", "The stream opens with a header.", field="header"
             )
         indexing = Indexing(self._retrieval, current_caller().tenant, opening.header.collection)
-        async for outcome in indexing.run(_frames(frames)):
-            yield pb.IndexDocumentsResponse(
-                id=outcome.id, chunks=outcome.chunks, status=_STATUSES[outcome.status]
-            )
+        try:
+            async for outcome in indexing.run(_frames(frames)):
+                yield pb.IndexDocumentsResponse(
+                    id=outcome.id, chunks=outcome.chunks, status=_STATUSES[outcome.status]
+                )
+        except RagmeshError:
+            await _drain(frames)
+            raise
 
     async def CheckDocuments(
         self, request: pb.CheckDocumentsRequest, context: Context
@@ -239,6 +249,18 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
 
 def _key(collection: str) -> ports.CollectionKey:
     return ports.CollectionKey(current_caller().tenant, collection)
+
+
+async def _drain(requests: AsyncIterator[pb.IndexDocumentsRequest]) -> None:
+    """Read what a caller is still sending, before its stream is refused.
+
+    A grpc.aio client whose write meets a call that has ended reports INTERNAL instead of the
+    status that ended it.
+    """
+    with suppress(TimeoutError, StopAsyncIteration):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while True:
+                await asyncio.wait_for(anext(requests), _QUIET_SECONDS)
 
 
 async def _frames(requests: AsyncIterator[pb.IndexDocumentsRequest]) -> AsyncIterator[Frame]:
