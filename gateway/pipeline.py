@@ -20,7 +20,7 @@ from gateway import clients
 from gateway.clients import Mesh
 from gateway.exchange import Call
 from gateway.ingest import Ingest, Upload
-from gateway.limits.generation import generate_within_limits
+from gateway.limits.generation import embed_within_limits, generate_within_limits
 from gateway.limits.limiter import Limiter
 from gateway.settings import SERVICES, GatewaySettings
 from gateway.store.sessions import SessionStore
@@ -238,7 +238,9 @@ class Pipeline:
     async def embed(
         self, call: Call, request: retrieve_pb2.EmbedRequest
     ) -> retrieve_pb2.EmbedResponse:
-        return await clients.embed(call, self._mesh, request)
+        return await embed_within_limits(
+            self._limiter, call, request, lambda asked: clients.embed(call, self._mesh, asked)
+        )
 
     async def document_text(self, call: Call, collection: str, document_id: str) -> str:
         """The text of an indexed document, its chunks joined.

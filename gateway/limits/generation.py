@@ -1,12 +1,13 @@
-"""Engine calls within the tenant's tokens and streams, whichever face asked for them."""
+"""Calls of engines and encoders within the tenant's tokens and streams, for both faces."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 
 from gateway.exchange import Call
 from gateway.limits.limiter import Limiter
 from gateway.limits.tokens import MESSAGE_TOKENS, TokensExceeded, estimate_tokens
 from ragmesh.infer.v1 import infer_pb2
+from ragmesh.retrieve.v1 import retrieve_pb2
 
 Events = AsyncGenerator[infer_pb2.GenerateResponse, None]
 
@@ -65,11 +66,41 @@ async def generate_within_limits(
                         work.tokens.saw(estimate_tokens(event.delta.text + event.delta.reasoning))
                     case "usage":
                         usage = event.usage
-                        work.tokens.report(usage.prompt_tokens + usage.completion_tokens)
+                        work.tokens.settle(usage.prompt_tokens + usage.completion_tokens)
                         call.exchange.headers.update(work.headers)
                     case _:
                         pass
                 yield event
+
+
+async def embed_within_limits(
+    limiter: Limiter,
+    call: Call,
+    request: retrieve_pb2.EmbedRequest,
+    run: Callable[[retrieve_pb2.EmbedRequest], Awaitable[retrieve_pb2.EmbedResponse]],
+) -> retrieve_pb2.EmbedResponse:
+    """Embeddings, whose tokens are reserved before and settled after.
+
+    Raises:
+        ResourceExhausted: TOKEN_LIMIT_EXCEEDED.
+        InvalidArgument: TOKEN_LIMIT_TOO_SMALL.
+    """
+    if not limiter.counts_tokens:
+        return await run(request)
+    prompt = sum(
+        len(each.tokens.ids) if each.HasField("tokens") else estimate_tokens(each.text)
+        for each in request.inputs
+    )
+    try:
+        work = await limiter.begin(call.tenant, prompt=prompt, max_output=0, stream=False)
+    except TokensExceeded as error:
+        call.exchange.headers.update(error.headers)
+        raise
+    with work:
+        made = await run(request)
+        work.tokens.report(made.tokens)
+    call.exchange.headers.update(work.headers)
+    return made
 
 
 def _texts(request: infer_pb2.GenerateRequest) -> Iterator[str]:

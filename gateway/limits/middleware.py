@@ -5,6 +5,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.auth import Authenticator, Principal
+from gateway.errors import error_response
 from gateway.limits.limiter import Limiter
 from gateway.middleware import exchange_of
 from services.runtime.errors import RagmeshError
@@ -35,5 +36,7 @@ class RequestLimits:
             principal, client[0] if client else "", scope["method"], scope["path"]
         )
         exchange_of(scope).headers.update(admission.headers)
-        admission.check()
+        if admission.refusal is not None:
+            await error_response(admission.refusal)(scope, receive, send)
+            return
         await self._app(scope, receive, send)

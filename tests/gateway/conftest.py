@@ -65,15 +65,22 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(tmp_path, *, down: tuple[str, ...] = (), **settings) -> AsyncIterator[Gateway]:
+async def running(
+    tmp_path,
+    *,
+    down: tuple[str, ...] = (),
+    edge_file: str = "_format_version: '3.0'\nconsumers: []\n",
+    **settings,
+) -> AsyncIterator[Gateway]:
     """A gateway on a free port.
 
     Args:
         down: services that nobody serves.
+        edge_file: the rendered Kong file, whose limits hold here.
     """
     async with AsyncExitStack() as stack:
         credentials = tmp_path / "kong.yml"
-        credentials.write_text("_format_version: '3.0'\nconsumers: []\n")
+        credentials.write_text(edge_file)
         configured = GatewaySettings(
             data=tmp_path, port=0, secret_key=SecretStr(SECRET), **settings
         )

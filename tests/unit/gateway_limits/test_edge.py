@@ -110,6 +110,20 @@ def test_routes_are_found_as_kong_finds_them():
     assert name("POST", "/rag.Service/Query", grpc=True) == "rag"
 
 
+@pytest.mark.parametrize("place", ["everywhere", "service", "route"])
+def test_a_jwt_plugin_guards_the_routes_it_is_bound_to(place):
+    edge = parse_edge(document(**{place: [{"name": "jwt"}]}))
+    v1, query = edge.route("POST", "/v1/search"), edge.route("POST", "/v1/query")
+    assert v1 is not None
+    assert query is not None
+    assert v1.needs_token
+    assert query.needs_token is (place != "route")
+    off = parse_edge(document(**{place: [{"name": "jwt", "enabled": False}]}))
+    unguarded = off.route("POST", "/v1/search")
+    assert unguarded is not None
+    assert not unguarded.needs_token
+
+
 def test_the_file_of_this_repository_can_be_enforced():
     edge = read_edge(REPOSITORY / "gateway" / "kong" / "kong.yml")
     for route, grpc in (
@@ -117,11 +131,13 @@ def test_the_file_of_this_repository_can_be_enforced():
         (edge.route("POST", "/ragmesh.gateway.v1.RagService/Query", grpc=True), True),
     ):
         assert route is not None
+        assert route.needs_token
         plugin = edge.plugin(route, "local", grpc=grpc)
         assert plugin is not None
         assert plugin.limits
     health = edge.route("GET", "/health/live")
     assert health is not None
+    assert not health.needs_token
     assert edge.plugin(health, None) is None
 
 
