@@ -47,7 +47,7 @@ class RetrieveSettings(RuntimeSettings):
     """Collections that are open at once; the longest unused is closed."""
     max_collections: Count = 1000
     """Collections of one tenant."""
-    chunk_tokens: Count = 200
+    chunk_tokens: Count = 250
     """Tokens of a chunk where its collection does not say; leaves room for title and heading."""
     chunk_overlap: Annotated[int, Field(ge=0)] = 24
 
