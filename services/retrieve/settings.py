@@ -48,7 +48,7 @@ class RetrieveSettings(RuntimeSettings):
     max_collections: Count = 1000
     """Collections of one tenant."""
     chunk_tokens: Count = 250
-    """Tokens of a chunk where its collection does not say; leaves room for title and heading."""
+    """Tokens of a chunk, heading included, where its collection does not say."""
     chunk_overlap: Annotated[int, Field(ge=0)] = 24
 
     @property
