@@ -81,7 +81,7 @@ class Limiter:
         check_interval: seconds between two looks at the file's time stamp.
 
         Raises:
-            FailedPrecondition: CREDENTIALS_UNREADABLE, EDGE_UNSUPPORTED.
+            FailedPrecondition: CREDENTIALS_UNREADABLE, EDGE_UNSUPPORTED, REDIS_URL_INVALID.
         """
         self._now = now
         self._monotonic = monotonic

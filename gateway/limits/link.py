@@ -19,6 +19,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
+from services.runtime.errors import FailedPrecondition
+
 log = logging.getLogger(__name__)
 
 SHARED = Gauge(
@@ -71,15 +73,25 @@ class RedisLink:
     def __init__(self, url: str, scripts: Sequence[Script], *, timeout: float) -> None:
         """Args:
         timeout: seconds that a batch may take, connecting included.
+
+        Raises:
+            FailedPrecondition: REDIS_URL_INVALID.
         """
-        self._redis = Redis.from_url(
-            url,
-            socket_timeout=None,  # a batch is bounded as a whole, by asyncio
-            socket_connect_timeout=None,
-            # Once, at once: an idle connection may have been closed since it was last used.
-            retry=Retry(NoBackoff(), 1),
-            max_connections=4,  # one is used, others may be closing
-        )
+        try:
+            self._redis = Redis.from_url(
+                url,
+                socket_timeout=None,  # a batch is bounded as a whole, by asyncio
+                socket_connect_timeout=None,
+                # Once, at once: an idle connection may have been closed since it was last used.
+                retry=Retry(NoBackoff(), 1),
+                max_connections=4,  # one is used, others may be closing
+            )
+        except ValueError as error:
+            raise FailedPrecondition(
+                "REDIS_URL_INVALID",
+                "REDIS_URL must look like redis://user:password@host:6379/0, rediss://... or "
+                "unix:///path.",
+            ) from error
         self._scripts = scripts
         self._timeout = timeout
         self._waiting: deque[_Call] = deque()

@@ -15,6 +15,7 @@ from gateway.limits.link import SHARED, RedisLink
 from gateway.limits.periods import Period
 from gateway.limits.shared import SharedLedger
 from gateway.limits.tokens import TokenLimit, TokenMeter, TokensExceeded
+from services.runtime.errors import FailedPrecondition
 from tests.conftest import REPOSITORY
 from tests.unit.gateway_limits.conftest import (
     NOON,
@@ -200,14 +201,17 @@ async def test_a_hanging_redis_costs_one_timeout_not_one_a_request(
     assert (await ledger.take(charge, NOON)).used[0] >= 701
 
 
-async def test_a_redis_that_is_absent_at_start_is_found_later(tmp_path, clock: Clock):
-    server = RedisServer(tmp_path)
-    link = RedisLink(server.url, SCRIPTS, timeout=5)
+async def test_a_redis_that_is_absent_at_start_is_found_later(redis: RedisServer, clock: Clock):
+    redis.kill()
+    link = RedisLink(redis.url, SCRIPTS, timeout=5)
     ledger = SharedLedger(link, MemoryLedger(), clock)
     await link.start()
     assert not link.up
     charge = [Charge("k", Period.HOUR, 10)]
     assert (await ledger.take(charge, NOON)).admitted
+    redis.start()
+    await eventually(lambda: link.up)
+    assert (await ledger.take(charge, NOON)).used == [1], "what was counted alone came along"
     await link.aclose()
 
 
@@ -229,3 +233,10 @@ async def test_a_redis_that_refuses_to_write_counts_as_lost(replica: MakeReplica
     assert not link.up
     await link._redis.config_set("maxmemory", "0")
     await eventually(lambda: link.up)
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://127.0.0.1/0", "redis://127.0.0.1:x/0"])
+def test_a_url_that_is_none_stops_the_start(url):
+    with pytest.raises(FailedPrecondition) as refused:
+        RedisLink(url, SCRIPTS, timeout=1)
+    assert refused.value.reason == "REDIS_URL_INVALID"
