@@ -43,10 +43,12 @@ async def refused(stub: Stub, filename: str, data: bytes, **more: object) -> Rag
 
 
 def worker_pids() -> set[int]:
-    """The parser processes below this test: children of its fork server."""
+    """The parser processes below this test: children of its fork server. Other tests of the same
+    run may have processes of their own below this one."""
     return {
         grandchild.pid
         for child in psutil.Process().children()
+        if "forkserver" in " ".join(child.cmdline())
         for grandchild in child.children()
         if grandchild.status() != psutil.STATUS_ZOMBIE
     }
