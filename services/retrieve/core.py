@@ -22,6 +22,7 @@ from services.retrieve.pages import make_token, page_size, read_token
 from services.retrieve.ports import (
     Analyzer,
     ArmWeights,
+    Attributes,
     Candidate,
     Collection,
     CollectionKey,
@@ -76,6 +77,8 @@ class Search:
     top_k: int = 0
     filter: Filter | None = None
     rerank: bool = False
+    attributes: Attributes = ()
+    """The caller's, for access lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ class Retrieval:
         if request.filter is not None:
             check_filter(request.filter)
         key = CollectionKey(tenant, request.collection)
-        collection = await self.store.get_collection(key)
+        collection = await self.store.get_collection(key, request.attributes)
         self.check_match(collection, dense=request.mode != "sparse")
         language = request.language or detect_language(query)
         top_k = request.top_k or DEFAULT_TOP_K
@@ -161,6 +164,7 @@ class Retrieval:
             sparse=sparse if weights.sparse else None,
             filter=request.filter,
             dense_languages=dense_languages,
+            attributes=request.attributes,
         )
         with SEARCH_SECONDS.labels(request.mode).time():
             return Found(await self.store.search(key, plan), weights)
@@ -337,18 +341,22 @@ class Retrieval:
         return await self.store.create_collection(new, self._options.max_collections)
 
     async def list_collections(
-        self, tenant: str, size: int, token: str
+        self, tenant: str, size: int, token: str, attributes: Attributes = ()
     ) -> tuple[Sequence[Collection], str]:
         size, listing = page_size(size), f"collections {tenant}"
         after = read_token(listing, token)
-        found = await self.store.list_collections(tenant, after, size + 1)
+        found = await self.store.list_collections(tenant, after, size + 1, attributes)
         more = len(found) > size
         return found[:size], make_token(listing, found[size - 1].name) if more else ""
 
     # Documents
 
     async def check_documents(
-        self, tenant: str, collection: str, versions: Sequence[tuple[str, str]]
+        self,
+        tenant: str,
+        collection: str,
+        versions: Sequence[tuple[str, str]],
+        attributes: Attributes = (),
     ) -> Sequence[tuple[str, int]]:
         if len(versions) > MAX_CHECKED_DOCUMENTS:
             raise InvalidArgument(
@@ -356,28 +364,36 @@ class Retrieval:
                 f"At most {MAX_CHECKED_DOCUMENTS} documents are checked at once.",
                 field="documents",
             )
-        return await self.store.check_documents(CollectionKey(tenant, collection), versions)
+        key = CollectionKey(tenant, collection)
+        return await self.store.check_documents(key, versions, attributes)
 
     async def list_documents(
-        self, tenant: str, name: str, size: int, token: str
+        self, tenant: str, name: str, size: int, token: str, attributes: Attributes = ()
     ) -> tuple[Sequence[Document], str]:
         key, size = CollectionKey(tenant, name), page_size(size)
         collection = await self.store.get_collection(key)
         listing = f"documents {collection.generation}"
         after = read_token(listing, token)
-        found = await self.store.list_documents(key, after, size + 1)
+        found = await self.store.list_documents(key, after, size + 1, attributes)
         more = len(found) > size
         return found[:size], make_token(listing, found[size - 1].id) if more else ""
 
     async def list_chunks(
-        self, tenant: str, name: str, document_id: str, size: int, token: str
+        self,
+        tenant: str,
+        name: str,
+        document_id: str,
+        size: int,
+        token: str,
+        *,
+        attributes: Attributes = (),
     ) -> tuple[Sequence[StoredChunk], str]:
         key, size = CollectionKey(tenant, name), page_size(size)
-        document = await self.store.get_document(key, document_id)
+        document = await self.store.get_document(key, document_id, attributes)
         # A token ends with the content: the chunks of another content are counted differently.
         listing = f"chunks {tenant} {name} {document_id} {document.content_hash}"
         start = int(read_token(listing, token) or 0)
-        found = await self.store.list_chunks(key, document_id, start, size)
+        found = await self.store.list_chunks(key, document_id, start, size, attributes)
         end = start + size
         return found, make_token(listing, str(end)) if end < document.chunks else ""
 

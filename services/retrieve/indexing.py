@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter
 
+from services.retrieve.access import check_access
 from services.retrieve.core import Retrieval
 from services.retrieve.ports import (
     MAX_CHUNKS,
+    Attributes,
     Chunk,
     CollectionKey,
     Document,
@@ -81,8 +83,11 @@ class _Encoded:
 class Indexing:
     """One stream of documents into one collection."""
 
-    def __init__(self, retrieval: Retrieval, tenant: str, collection: str) -> None:
+    def __init__(
+        self, retrieval: Retrieval, tenant: str, collection: str, attributes: Attributes = ()
+    ) -> None:
         self._retrieval = retrieval
+        self._attributes = attributes
         self._key = CollectionKey(tenant, collection)
         self._read_queue: asyncio.Queue[_Piece | None] = asyncio.Queue(WAITING_CHUNKS)
         self._encoded: asyncio.Queue[_Encoded | None] = asyncio.Queue(1)
@@ -96,6 +101,8 @@ class Indexing:
             InvalidArgument: DOCUMENT_INVALID or CHUNK_INVALID, naming the document.
             NotFound: COLLECTION_NOT_FOUND.
             FailedPrecondition: ENCODER_MISMATCH.
+            PermissionDenied: ACCESS_NOT_HELD.
+            AlreadyExists: DOCUMENT_ID_TAKEN.
         """
         collection = await self._retrieval.store.get_collection(self._key)
         self._retrieval.check_match(collection)
@@ -131,9 +138,11 @@ class Indexing:
 
     async def _open(self, document: Document) -> _Incoming:
         check_document(document)
+        check_access(document.access, self._attributes, document.id)
         incoming = _Incoming(document)
         pair = (document.id, document.content_hash)
-        if held := await self._retrieval.store.check_documents(self._key, [pair]):
+        store = self._retrieval.store
+        if held := await store.check_documents(self._key, [pair], self._attributes):
             incoming.unchanged = True
             unchanged = PublishStatus.UNCHANGED.value
             self._outcomes.put_nowait(Published(document.id, held[0][1], unchanged))
@@ -175,7 +184,7 @@ class Indexing:
         while (batch := await self._encoded.get()) is not None:
             opened = [(one.owner.token, one.owner.document) for one in batch.pieces if one.opens]
             self._staged.update(token for token, _ in opened)
-            await store.stage(self._key, opened, batch.chunks)
+            await store.stage(self._key, opened, batch.chunks, self._attributes)
             CHUNKS.inc(len(batch.chunks))
             complete += [one.owner.token for one in batch.pieces if one.completes]
             waiting += len(batch.chunks)

@@ -17,6 +17,9 @@ Matrix = NDArray[np.float32]
 
 Scalar = str | float | bool
 
+Attributes = tuple[str, ...]
+"""What a caller is, for access lists; see `services.retrieve.access`."""
+
 MAX_CHUNKS = 1 << 20
 """Chunks of one document, at most."""
 
@@ -81,6 +84,8 @@ class Document:
     bytes: int
     created_at: float = 0.0
     updated_at: float = 0.0
+    access: tuple[str, ...] = ()
+    """Who may read it; empty for everyone in the tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,17 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantContents:
+    """What a tenant has, counted."""
+
+    collections: int
+    documents: int
+    chunks: int
+    folders: int
+    """On disk, the tenant's own included."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bounds:
     """Bounds of a number."""
 
@@ -211,6 +227,8 @@ class StoreQuery:
     filter: Filter | None = None
     dense_languages: tuple[str, ...] | None = None
     """Languages that the dense arm may find; None for all."""
+    attributes: Attributes = ()
+    """The caller's: only chunks of documents that it may read are candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +247,9 @@ class Store(Protocol):
     """Keeps collections. What it acknowledges survives ``kill -9``.
 
     A document goes in by `stage` (any number of times) and `publish`; before that nobody sees it,
-    after it everybody sees it whole. Any method may raise Unavailable ENGINE_UNAVAILABLE.
+    after it everybody who may read it sees it whole. A document that a caller's attributes do not
+    open does not exist for that caller: it is not found, listed or counted. Any method may raise
+    Unavailable ENGINE_UNAVAILABLE.
     """
 
     @property
@@ -248,34 +268,62 @@ class Store(Protocol):
     async def create_collection(self, collection: NewCollection, limit: int) -> Collection:
         """Raises: AlreadyExists COLLECTION_EXISTS; ResourceExhausted TOO_MANY_COLLECTIONS."""
 
-    async def get_collection(self, key: CollectionKey) -> Collection:
+    async def get_collection(self, key: CollectionKey, attributes: Attributes = ()) -> Collection:
         """Raises: NotFound COLLECTION_NOT_FOUND, as every method below that takes a key."""
 
-    async def list_collections(self, tenant: str, after: str, limit: int) -> Sequence[Collection]:
+    async def list_collections(
+        self, tenant: str, after: str, limit: int, attributes: Attributes = ()
+    ) -> Sequence[Collection]:
         """Collections with a name greater than `after`, by name."""
 
-    async def delete_collection(self, key: CollectionKey) -> int:
-        """Delete it and return how many documents went with it."""
+    async def delete_collection(self, key: CollectionKey, attributes: Attributes = ()) -> int:
+        """Delete it and return how many documents went with it.
+
+        Raises:
+            PermissionDenied: COLLECTION_RESTRICTED, for documents that the caller may not read.
+        """
+
+    async def tenant_contents(self, tenant: str) -> TenantContents:
+        """What a tenant has, whatever the access lists."""
+
+    async def delete_tenant(self, tenant: str) -> TenantContents:
+        """Delete all that a tenant has, whatever the access lists; returns what that was."""
 
     async def check_documents(
-        self, key: CollectionKey, versions: Sequence[tuple[str, str]]
+        self,
+        key: CollectionKey,
+        versions: Sequence[tuple[str, str]],
+        attributes: Attributes = (),
     ) -> Sequence[tuple[str, int]]:
-        """Of pairs (id, content hash), those that are stored just so: pairs (id, chunks)."""
+        """Of pairs (id, content hash), those that are stored just so: pairs (id, chunks).
 
-    async def get_document(self, key: CollectionKey, document_id: str) -> Document:
+        Raises:
+            AlreadyExists: DOCUMENT_ID_TAKEN, by a document that the caller may not read.
+        """
+
+    async def get_document(
+        self, key: CollectionKey, document_id: str, attributes: Attributes = ()
+    ) -> Document:
         """Raises: NotFound DOCUMENT_NOT_FOUND."""
 
     async def list_documents(
-        self, key: CollectionKey, after: str, limit: int
+        self, key: CollectionKey, after: str, limit: int, attributes: Attributes = ()
     ) -> Sequence[Document]:
         """Documents with an id greater than `after`, by id."""
 
     async def list_chunks(
-        self, key: CollectionKey, document_id: str, start: int, limit: int
+        self,
+        key: CollectionKey,
+        document_id: str,
+        start: int,
+        limit: int,
+        attributes: Attributes = (),
     ) -> Sequence[StoredChunk]:
         """Chunks from index `start` on. Raises: NotFound DOCUMENT_NOT_FOUND."""
 
-    async def delete_document(self, key: CollectionKey, document_id: str) -> int:
+    async def delete_document(
+        self, key: CollectionKey, document_id: str, attributes: Attributes = ()
+    ) -> int:
         """Delete it and return its number of chunks. Raises: NotFound DOCUMENT_NOT_FOUND."""
 
     async def stage(
@@ -283,11 +331,16 @@ class Store(Protocol):
         key: CollectionKey,
         documents: Sequence[tuple[str, Document]],
         chunks: Sequence[EncodedChunk],
+        attributes: Attributes = (),
     ) -> None:
         """Announce documents under tokens of the caller's choice and write chunks of them."""
 
     async def publish(self, key: CollectionKey, tokens: Sequence[str]) -> Sequence[Published]:
-        """Make complete documents durable and visible, in this order, in one commit."""
+        """Make complete documents durable and visible, in this order, in one commit.
+
+        Raises:
+            AlreadyExists: DOCUMENT_ID_TAKEN, by a document that who staged it may not read.
+        """
 
     def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:
         """Forget staged documents; returns at once."""

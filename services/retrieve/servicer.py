@@ -61,8 +61,9 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         self._backends = backends
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
+        caller = current_caller()
         found = await self._retrieval.search(
-            current_caller().tenant,
+            caller.tenant,
             Search(
                 collection=request.collection,
                 query=request.query,
@@ -71,6 +72,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
                 top_k=request.top_k,
                 filter=_filter(request.filter) if request.HasField("filter") else None,
                 rerank=request.rerank,
+                attributes=caller.attributes,
             ),
         )
         return _search_response(found)
@@ -111,7 +113,10 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             raise InvalidArgument(
                 "DOCUMENT_INVALID", "The stream opens with a header.", field="header"
             )
-        indexing = Indexing(self._retrieval, current_caller().tenant, opening.header.collection)
+        caller = current_caller()
+        indexing = Indexing(
+            self._retrieval, caller.tenant, opening.header.collection, caller.attributes
+        )
         try:
             async for outcome in indexing.run(_frames(frames)):
                 yield pb.IndexDocumentsResponse(
@@ -126,7 +131,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
     ) -> pb.CheckDocumentsResponse:
         versions = [(one.id, one.content_hash) for one in request.documents]
         found = await self._retrieval.check_documents(
-            current_caller().tenant, request.collection, versions
+            current_caller().tenant, request.collection, versions, current_caller().attributes
         )
         return pb.CheckDocumentsResponse(
             unchanged=[pb.UnchangedDocument(id=id_, chunks=chunks) for id_, chunks in found]
@@ -135,14 +140,20 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
     async def GetDocument(
         self, request: pb.GetDocumentRequest, context: Context
     ) -> pb.GetDocumentResponse:
-        document = await self._store.get_document(_key(request.collection), request.id)
+        document = await self._store.get_document(
+            _key(request.collection), request.id, current_caller().attributes
+        )
         return pb.GetDocumentResponse(document=_document(document))
 
     async def ListDocuments(
         self, request: pb.ListDocumentsRequest, context: Context
     ) -> pb.ListDocumentsResponse:
         documents, token = await self._retrieval.list_documents(
-            current_caller().tenant, request.collection, request.page_size, request.page_token
+            current_caller().tenant,
+            request.collection,
+            request.page_size,
+            request.page_token,
+            current_caller().attributes,
         )
         return pb.ListDocumentsResponse(
             documents=[_document(one) for one in documents], next_page_token=token
@@ -157,6 +168,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             request.document_id,
             request.page_size,
             request.page_token,
+            attributes=current_caller().attributes,
         )
         return pb.ListChunksResponse(
             chunks=[_passage(one, 0.0) for one in chunks], next_page_token=token
@@ -165,7 +177,9 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
     async def DeleteDocument(
         self, request: pb.DeleteDocumentRequest, context: Context
     ) -> pb.DeleteDocumentResponse:
-        chunks = await self._store.delete_document(_key(request.collection), request.id)
+        chunks = await self._store.delete_document(
+            _key(request.collection), request.id, current_caller().attributes
+        )
         return pb.DeleteDocumentResponse(chunks=chunks)
 
     async def CreateCollection(
@@ -184,14 +198,19 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
     async def GetCollection(
         self, request: pb.GetCollectionRequest, context: Context
     ) -> pb.GetCollectionResponse:
-        collection = await self._store.get_collection(_key(request.name))
+        collection = await self._store.get_collection(
+            _key(request.name), current_caller().attributes
+        )
         return pb.GetCollectionResponse(collection=self._collection(collection))
 
     async def ListCollections(
         self, request: pb.ListCollectionsRequest, context: Context
     ) -> pb.ListCollectionsResponse:
         collections, token = await self._retrieval.list_collections(
-            current_caller().tenant, request.page_size, request.page_token
+            current_caller().tenant,
+            request.page_size,
+            request.page_token,
+            current_caller().attributes,
         )
         return pb.ListCollectionsResponse(
             collections=[self._collection(one) for one in collections], next_page_token=token
@@ -200,8 +219,25 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
     async def DeleteCollection(
         self, request: pb.DeleteCollectionRequest, context: Context
     ) -> pb.DeleteCollectionResponse:
-        documents = await self._store.delete_collection(_key(request.name))
+        documents = await self._store.delete_collection(
+            _key(request.name), current_caller().attributes
+        )
         return pb.DeleteCollectionResponse(documents=documents)
+
+    async def DeleteTenant(
+        self, request: pb.DeleteTenantRequest, context: Context
+    ) -> pb.DeleteTenantResponse:
+        tenant = current_caller().tenant
+        removed = await self._store.delete_tenant(tenant)
+        # Asked for anew: the answer is what is there, not what the deletion believes.
+        left = await self._store.tenant_contents(tenant)
+        return pb.DeleteTenantResponse(removed=_contents(removed), left=_contents(left))
+
+    async def GetTenantContents(
+        self, request: pb.GetTenantContentsRequest, context: Context
+    ) -> pb.GetTenantContentsResponse:
+        contents = await self._store.tenant_contents(current_caller().tenant)
+        return pb.GetTenantContentsResponse(contents=_contents(contents))
 
     async def GetTokenizer(
         self, request: pb.GetTokenizerRequest, context: Context
@@ -279,6 +315,8 @@ async def _frames(requests: AsyncIterator[pb.IndexDocumentsRequest]) -> AsyncIte
                 pages=one.pages,
                 chunks=one.chunk_count,
                 bytes=one.bytes,
+                # Sorted: lists that say the same are the same.
+                access=tuple(sorted(set(one.access))),
             )
         elif kind == "chunks":
             yield [
@@ -397,6 +435,16 @@ def _document(document: ports.Document) -> pb.Document:
         bytes=document.bytes,
         created_at=_timestamp(document.created_at),
         updated_at=_timestamp(document.updated_at),
+        access=document.access,
+    )
+
+
+def _contents(contents: ports.TenantContents) -> pb.TenantContents:
+    return pb.TenantContents(
+        collections=contents.collections,
+        documents=contents.documents,
+        chunks=contents.chunks,
+        folders=contents.folders,
     )
 
 

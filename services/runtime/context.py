@@ -1,15 +1,18 @@
 """Who is calling: set by the Context interceptor, read anywhere below it."""
 
+import base64
+import binascii
 import re
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from services.runtime.errors import Unauthenticated
+from services.runtime.errors import InvalidArgument, Unauthenticated
 
 TENANT_KEY = "x-ragmesh-tenant"
 SUBJECT_KEY = "x-ragmesh-subject"
+ATTRIBUTES_KEY = "x-ragmesh-attributes"
 REQUEST_ID_KEY = "x-request-id"
 
 # A tenant id names folders, so nothing that a path could interpret gets through.
@@ -26,6 +29,8 @@ class Caller:
     subject: str
     """The user within the tenant; may be empty."""
     request_id: str
+    attributes: tuple[str, ...] = ()
+    """What the caller is, for access lists: ``user:alice``, ``group:eng``; ``*`` for everything."""
 
 
 _caller: ContextVar[Caller | None] = ContextVar("ragmesh_caller", default=None)
@@ -65,12 +70,38 @@ def set_caller(caller: Caller | None) -> None:
 
 def caller_metadata(caller: Caller) -> tuple[tuple[str, str], ...]:
     """The metadata by which the gateway tells a service who is calling."""
-    return (
+    metadata = (
         (TENANT_KEY, caller.tenant),
         # Metadata is ASCII; a subject is whatever an identity provider calls a user.
         (SUBJECT_KEY, quote(caller.subject, safe="@:/|+ ")),
         (REQUEST_ID_KEY, caller.request_id),
     )
+    if not caller.attributes:
+        return metadata
+    return (*metadata, (ATTRIBUTES_KEY, pack_attributes(caller.attributes)))
+
+
+def pack_attributes(attributes: tuple[str, ...]) -> str:
+    """Attributes as metadata carries them: base64, because percents would triple their length."""
+    return base64.urlsafe_b64encode("\n".join(attributes).encode()).decode("ascii")
+
+
+def unpack_attributes(value: str | bytes | None) -> tuple[str, ...]:
+    """Attributes from metadata; none when there are none.
+
+    Raises:
+        InvalidArgument: ATTRIBUTES_MALFORMED: a list that cannot be read must not become an
+            empty one silently, although an empty one only takes rights away.
+    """
+    if not value:
+        return ()
+    try:
+        text = base64.b64decode(value, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise InvalidArgument(
+            "ATTRIBUTES_MALFORMED", "The attributes cannot be read.", field=ATTRIBUTES_KEY
+        ) from None
+    return tuple(text.split("\n"))
 
 
 def new_request_id() -> str:

@@ -13,6 +13,7 @@ from opentelemetry import trace
 from services.runtime import metrics
 from services.runtime.around import Around, Rpc
 from services.runtime.context import (
+    ATTRIBUTES_KEY,
     REQUEST_ID_KEY,
     SUBJECT_KEY,
     TENANT_KEY,
@@ -21,6 +22,7 @@ from services.runtime.context import (
     new_request_id,
     request_id_or_none,
     set_caller,
+    unpack_attributes,
 )
 from services.runtime.errors import Internal, InvalidArgument, PermissionDenied, RagmeshError
 from services.runtime.peers import is_trusted_peer
@@ -89,21 +91,23 @@ class Context(Around):
         request_id = given or new_request_id()
         set_caller(Caller("", "", request_id))
         try:
-            tenant, subject = self._identity(rpc, metadata)
+            tenant, subject, attributes = self._identity(rpc, metadata)
         except RagmeshError as error:  # Errors lies further in, so this one is ours to send
             log.warning("call refused", extra={"method": rpc.path, "reason": error.reason})
             await abort(rpc.context, error)
-        set_caller(Caller(tenant, subject, request_id))
+        set_caller(Caller(tenant, subject, request_id, attributes))
         if given is None:  # a caller that sent one knows it already
             await rpc.context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
         yield
 
-    def _identity(self, rpc: Rpc, metadata: Mapping[str, str | bytes]) -> tuple[str, str]:
-        """Tenant and subject, empty where there are none."""
+    def _identity(
+        self, rpc: Rpc, metadata: Mapping[str, str | bytes]
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """Tenant, subject and attributes, empty where there are none."""
         tenant = str(metadata.get(TENANT_KEY, ""))
         subject = unquote(str(metadata.get(SUBJECT_KEY, "")))
         if not self._tenant_from_metadata or not (tenant or subject):
-            return "", ""
+            return "", "", ()
         if not is_trusted_peer(rpc.context, self._trusted):
             raise PermissionDenied(
                 "TENANT_NOT_ACCEPTED", "This peer may not say on whose behalf it calls."
@@ -114,7 +118,7 @@ class Context(Around):
                 "A tenant id is 1 to 64 letters, digits, '-' or '_'.",
                 field=TENANT_KEY,
             )
-        return tenant, subject
+        return tenant, subject, unpack_attributes(metadata.get(ATTRIBUTES_KEY))
 
 
 class Metrics(Around):

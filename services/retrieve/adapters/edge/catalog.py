@@ -5,19 +5,29 @@ it; one that is named in `orphans` is being written or waits to be removed. So o
 a batch, and a restart knows what to clean up. WAL with synchronous=FULL: a commit is on disk.
 """
 
+import hashlib
 import json
 import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from services.retrieve.ports import Collection, CollectionKey, Document, NewCollection
+from services.retrieve.access import EVERYTHING
+from services.retrieve.ports import (
+    Attributes,
+    Collection,
+    CollectionKey,
+    Document,
+    NewCollection,
+)
 from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: documents have access lists."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS collections (
@@ -33,7 +43,7 @@ CREATE TABLE IF NOT EXISTS documents (
     metadata TEXT NOT NULL, content_hash TEXT NOT NULL, format TEXT NOT NULL,
     language TEXT NOT NULL, pages INTEGER NOT NULL, chunks INTEGER NOT NULL,
     bytes INTEGER NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL,
-    languages TEXT NOT NULL, PRIMARY KEY (collection, id)
+    languages TEXT NOT NULL, access TEXT NOT NULL DEFAULT '[]', PRIMARY KEY (collection, id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS orphans (
     version INTEGER PRIMARY KEY,
@@ -45,7 +55,7 @@ CREATE TABLE IF NOT EXISTS dropped (folder TEXT PRIMARY KEY);
 """
 _DOCUMENT = (
     "id, title, source, metadata, content_hash, format, language, pages, chunks, bytes, "
-    "created_at, updated_at"
+    "created_at, updated_at, access"
 )
 
 
@@ -57,6 +67,22 @@ class Row:
     folder: str
     facts: NewCollection
     created_at: float
+
+
+@dataclass(slots=True)
+class Totals:
+    """Documents, chunks, and chunks by language."""
+
+    documents: int = 0
+    chunks: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
+
+    def add(self, documents: int, chunks: int, languages: Mapping[str, int], times: int) -> None:
+        """Add so many documents with their chunks, `times` times; a negative number takes away."""
+        self.documents += documents * times
+        self.chunks += chunks * times
+        for language, part in languages.items():
+            self.languages[language] += part * times
 
 
 class Catalog:
@@ -79,11 +105,18 @@ class Catalog:
                 f"The index has format {found}, this version reads up to {FORMAT_VERSION}; "
                 "run the version of ragmesh that wrote it.",
             )
+        self._db.execute("PRAGMA secure_delete = ON")
+        if found == 1:
+            self._db.execute("ALTER TABLE documents ADD COLUMN access TEXT NOT NULL DEFAULT '[]'")
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
     def close(self) -> None:
         self._db.close()
+
+    def checkpoint(self) -> None:
+        """Write the log into the file and empty it, so that what was deleted is in neither."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -145,12 +178,22 @@ class Catalog:
             )
         return Row(row[0], row[1], NewCollection(key, *row[2:9]), row[9])
 
-    def names(self, tenant: str, after: str, limit: int) -> list[str]:
+    def names(self, tenant: str, after: str = "", limit: int = -1) -> list[str]:
         rows = self._db.execute(
             "SELECT name FROM collections WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?",
             (tenant, after, limit),
         )
         return [name for (name,) in rows]
+
+    def contents(self, tenant: str) -> tuple[int, int, int]:
+        """Collections, documents and chunks of a tenant."""
+        row = self._db.execute(
+            "SELECT (SELECT count(*) FROM collections WHERE tenant = ?), count(*),"
+            " coalesce(sum(chunks), 0) FROM documents WHERE collection IN"
+            " (SELECT id FROM collections WHERE tenant = ?)",
+            (tenant, tenant),
+        ).fetchone()
+        return row[0], row[1], row[2]
 
     def drop(self, row: Row) -> None:
         """Forget a collection and remember that its folder is to be removed."""
@@ -166,19 +209,18 @@ class Catalog:
 
     # Documents
 
-    def totals(self, collection: int) -> tuple[int, int, Counter[str]]:
-        """Documents, chunks, and chunks by language."""
-        documents, chunks, languages = 0, 0, Counter[str]()
-        for count, text, number in self._db.execute(
-            "SELECT sum(chunks), languages, count(*) FROM documents WHERE collection = ?"
-            " GROUP BY languages",
+    def totals(self, collection: int) -> dict[tuple[str, ...], Totals]:
+        """What the collection has, by access list."""
+        found: dict[tuple[str, ...], Totals] = {}
+        for access, count, text, number in self._db.execute(
+            "SELECT access, sum(chunks), languages, count(*) FROM documents WHERE collection = ?"
+            " GROUP BY access, languages",
             (collection,),
         ):
-            documents += number
-            chunks += count
-            for language, part in json.loads(text).items():
-                languages[language] += part * number
-        return documents, chunks, languages
+            totals = found.setdefault(tuple(json.loads(access)), Totals())
+            totals.add(number, count, {}, 1)
+            totals.add(0, 0, json.loads(text), number)
+        return found
 
     def current(self, collection: int, document_id: str) -> tuple[int, Document, Counter[str]]:
         """A document's version, facts, and chunks by language.
@@ -192,8 +234,8 @@ class Catalog:
             (collection, document_id),
         ).fetchone()
         if row is None:
-            raise NotFound("DOCUMENT_NOT_FOUND", "The document does not exist.", field="id")
-        return row[0], Document(*row[2:]), Counter(json.loads(row[1]))
+            raise not_found()
+        return row[0], _document(row[2:]), Counter(json.loads(row[1]))
 
     def of_versions(self, versions: Iterable[int]) -> dict[int, Document]:
         wanted = list(versions)
@@ -202,7 +244,7 @@ class Catalog:
             f"SELECT version, {_DOCUMENT} FROM documents WHERE version IN ({marks})",  # noqa: S608
             wanted,
         )
-        return {row[0]: Document(*row[1:]) for row in rows}
+        return {row[0]: _document(row[1:]) for row in rows}
 
     def unchanged(
         self, collection: int, versions: Sequence[tuple[str, str]]
@@ -217,13 +259,23 @@ class Catalog:
                 found.append((document_id, row[0]))
         return found
 
-    def list(self, collection: int, after: str, limit: int) -> list[Document]:
+    def list(
+        self, collection: int, after: str, limit: int, attributes: Attributes
+    ) -> list[Document]:
+        """Documents that a caller with these attributes may read, by id."""
+        readable = ""
+        wanted: Attributes = ()
+        if EVERYTHING not in attributes:
+            wanted = attributes
+            marks = ",".join("?" * len(wanted))
+            listed = f"SELECT 1 FROM json_each(access) WHERE value IN ({marks})"  # noqa: S608
+            readable = f" AND (access = '[]' OR EXISTS ({listed}))"
         rows = self._db.execute(
             f"SELECT {_DOCUMENT} FROM documents WHERE collection = ? AND id > ?"  # noqa: S608
-            " ORDER BY id LIMIT ?",
-            (collection, after, limit),
+            f"{readable} ORDER BY id LIMIT ?",
+            (collection, after, *wanted, limit),
         )
-        return [Document(*row) for row in rows]
+        return [_document(row) for row in rows]
 
     def put(
         self, collection: int, version: int, document: Document, languages: Counter[str]
@@ -231,11 +283,12 @@ class Catalog:
         """Make a version current. Inside a transaction."""
         self._db.execute(
             "INSERT OR REPLACE INTO documents (collection, version, languages, "  # noqa: S608
-            f"{_DOCUMENT}) VALUES ({','.join('?' * 15)})",
+            f"{_DOCUMENT}) VALUES ({','.join('?' * 16)})",
             (collection, version, json.dumps(languages, sort_keys=True), document.id,
              document.title, document.source, document.metadata_json, document.content_hash,
              document.format, document.language, document.pages, document.chunks, document.bytes,
-             document.created_at, document.updated_at),
+             document.created_at, document.updated_at,
+             json.dumps(document.access, ensure_ascii=False)),
         )  # fmt: skip
 
     def remove(self, collection: int, document_id: str) -> None:
@@ -267,17 +320,32 @@ class Catalog:
         )
 
 
-def new_folder(tenant_digest: str, name_digest: str) -> str:
+def new_folder(key: CollectionKey) -> str:
     """A folder that no other collection, nor an earlier one of this name, has used."""
-    return f"{tenant_digest}/{name_digest}-{uuid.uuid4().hex[:12]}"
+    name = hashlib.sha256(key.name.encode()).hexdigest()[:32]
+    return f"{tenant_digest(key.tenant)}/{name}-{uuid.uuid4().hex[:12]}"
 
 
-def describe(row: Row, totals: tuple[int, int, Counter[str]]) -> Collection:
+def not_found() -> NotFound:
+    """The one answer for a document that is not there and one that may not be read."""
+    return NotFound("DOCUMENT_NOT_FOUND", "The document does not exist.", field="id")
+
+
+def _document(row: Sequence[Any]) -> Document:
+    """A document from the columns of `_DOCUMENT`."""
+    return replace(Document(*row[:-1]), access=tuple(json.loads(row[-1])))
+
+
+def tenant_digest(tenant: str) -> str:
+    """The folder of a tenant: what a path may hold, whatever the tenant is called."""
+    return hashlib.sha256(tenant.encode()).hexdigest()[:32]
+
+
+def describe(row: Row, totals: Totals) -> Collection:
     """A collection's facts for the caller."""
     facts = row.facts
-    documents, chunks, languages = totals
     return Collection(
         facts.key.name, facts.description, facts.encoder, facts.dimensions, facts.analyzer,
-        facts.tokenizer_id, facts.chunk_tokens, facts.chunk_overlap, documents, chunks,
-        row.created_at, dict(languages), row.folder,
+        facts.tokenizer_id, facts.chunk_tokens, facts.chunk_overlap, totals.documents,
+        totals.chunks, row.created_at, dict(+totals.languages), row.folder,
     )  # fmt: skip

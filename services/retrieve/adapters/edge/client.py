@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
 from services.retrieve.ports import (
+    Attributes,
     Candidate,
     Collection,
     CollectionKey,
@@ -24,6 +25,7 @@ from services.retrieve.ports import (
     Published,
     StoredChunk,
     StoreQuery,
+    TenantContents,
 )
 from services.runtime.errors import RagmeshError, Unavailable
 
@@ -40,6 +42,18 @@ _EXIT_SECONDS = 2.0
 # A call that comes while the engine restarts waits this long for it.
 _PATIENCE_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_READS = frozenset(
+    {
+        "check_documents",
+        "get_collection",
+        "get_document",
+        "list_chunks",
+        "list_collections",
+        "list_documents",
+        "search",
+        "tenant_contents",
+    }
+)
 
 
 class EdgeStore:
@@ -180,6 +194,16 @@ class EdgeStore:
                 future.set_exception(_unavailable("The engine was restarted; try again."))
 
     async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await self._ask(method, arguments)
+        except Unavailable:
+            # A search must not fail because the engine died under another: what only reads is
+            # asked of the new engine once more.
+            if method not in _READS:
+                raise
+            return await self._ask(method, arguments)
+
+    async def _ask(self, method: str, arguments: Sequence[Any]) -> Any:
         if not self._up.is_set():
             try:
                 await asyncio.wait_for(self._up.wait(), _PATIENCE_SECONDS)
@@ -202,46 +226,68 @@ class EdgeStore:
     async def create_collection(self, collection: NewCollection, limit: int) -> Collection:
         return cast(Collection, await self._call("create_collection", collection, limit))
 
-    async def get_collection(self, key: CollectionKey) -> Collection:
-        return cast(Collection, await self._call("get_collection", key))
+    async def get_collection(self, key: CollectionKey, attributes: Attributes = ()) -> Collection:
+        return cast(Collection, await self._call("get_collection", key, attributes))
 
-    async def list_collections(self, tenant: str, after: str, limit: int) -> Sequence[Collection]:
-        found = await self._call("list_collections", tenant, after, limit)
+    async def list_collections(
+        self, tenant: str, after: str, limit: int, attributes: Attributes = ()
+    ) -> Sequence[Collection]:
+        found = await self._call("list_collections", tenant, after, limit, attributes)
         return cast(Sequence[Collection], found)
 
-    async def delete_collection(self, key: CollectionKey) -> int:
-        return cast(int, await self._call("delete_collection", key))
+    async def delete_collection(self, key: CollectionKey, attributes: Attributes = ()) -> int:
+        return cast(int, await self._call("delete_collection", key, attributes))
+
+    async def tenant_contents(self, tenant: str) -> TenantContents:
+        return cast(TenantContents, await self._call("tenant_contents", tenant))
+
+    async def delete_tenant(self, tenant: str) -> TenantContents:
+        return cast(TenantContents, await self._call("delete_tenant", tenant))
 
     async def check_documents(
-        self, key: CollectionKey, versions: Sequence[tuple[str, str]]
+        self,
+        key: CollectionKey,
+        versions: Sequence[tuple[str, str]],
+        attributes: Attributes = (),
     ) -> Sequence[tuple[str, int]]:
-        found = await self._call("check_documents", key, versions)
+        found = await self._call("check_documents", key, versions, attributes)
         return cast(Sequence[tuple[str, int]], found)
 
-    async def get_document(self, key: CollectionKey, document_id: str) -> Document:
-        return cast(Document, await self._call("get_document", key, document_id))
+    async def get_document(
+        self, key: CollectionKey, document_id: str, attributes: Attributes = ()
+    ) -> Document:
+        return cast(Document, await self._call("get_document", key, document_id, attributes))
 
     async def list_documents(
-        self, key: CollectionKey, after: str, limit: int
+        self, key: CollectionKey, after: str, limit: int, attributes: Attributes = ()
     ) -> Sequence[Document]:
-        return cast(Sequence[Document], await self._call("list_documents", key, after, limit))
+        found = await self._call("list_documents", key, after, limit, attributes)
+        return cast(Sequence[Document], found)
 
     async def list_chunks(
-        self, key: CollectionKey, document_id: str, start: int, limit: int
+        self,
+        key: CollectionKey,
+        document_id: str,
+        start: int,
+        limit: int,
+        attributes: Attributes = (),
     ) -> Sequence[StoredChunk]:
-        found = await self._call("list_chunks", key, document_id, start, limit)
+        found = await self._call("list_chunks", key, document_id, start, limit, attributes)
         return cast(Sequence[StoredChunk], found)
 
-    async def delete_document(self, key: CollectionKey, document_id: str) -> int:
-        return cast(int, await self._call("delete_document", key, document_id))
+    async def delete_document(
+        self, key: CollectionKey, document_id: str, attributes: Attributes = ()
+    ) -> int:
+        return cast(int, await self._call("delete_document", key, document_id, attributes))
 
     async def stage(
         self,
         key: CollectionKey,
         documents: Sequence[tuple[str, Document]],
         chunks: Sequence[EncodedChunk],
+        attributes: Attributes = (),
     ) -> None:
-        await self._call("stage", key, documents, chunks)
+        await self._call("stage", key, documents, chunks, attributes)
 
     async def publish(self, key: CollectionKey, tokens: Sequence[str]) -> Sequence[Published]:
         return cast(Sequence[Published], await self._call("publish", key, tokens))

@@ -12,10 +12,12 @@ from typing import Any
 
 import qdrant_edge as edge
 
+from services.retrieve.access import EVERYTHING
 from services.retrieve.filters import METADATA_PREFIX, utc_bounds
 from services.retrieve.ports import Chunk, Condition, Document, Filter, Scalar
 
 _METADATA = "metadata"
+_ACCESS = "access"
 
 
 def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:
@@ -34,16 +36,26 @@ def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:
         values["normalized_text"] = chunk.normalized_text
     if chunk.page is not None:
         values["page"] = chunk.page
+    if document.access:
+        values[_ACCESS] = list(document.access)
     return values
 
 
-def to_edge(filter_: Filter | None, *, languages: Sequence[str] | None, hidden: set[int]) -> Any:
+def to_edge(
+    filter_: Filter | None,
+    *,
+    languages: Sequence[str] | None,
+    hidden: set[int],
+    readable: Sequence[str] | None,
+) -> Any:
     """An Edge filter, or None when everything may be found.
 
     Args:
         filter_: the caller's, already checked.
         languages: the only languages to find; None for all.
         hidden: points that are not current and must not be found.
+        readable: the caller's attributes, one of which an access list must name; None where the
+            caller may read all that is there.
     """
     must: list[Any] = []
     if filter_ is not None:
@@ -51,6 +63,10 @@ def to_edge(filter_: Filter | None, *, languages: Sequence[str] | None, hidden: 
     if languages is not None:
         match = edge.MatchAny(list(languages))
         must.append(edge.FieldCondition("language", match=match))
+    if readable is not None and EVERYTHING not in readable:
+        listed = edge.FieldCondition(_ACCESS, match=edge.MatchAny(list(readable)))
+        free = edge.IsEmptyCondition(_ACCESS)
+        must.append(edge.Filter(should=[free, listed] if readable else [free]))
     must_not: list[Any] = [edge.HasIdCondition(set(hidden))] if hidden else []
     return edge.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 

@@ -29,12 +29,15 @@ log = logging.getLogger(__name__)
 READS = frozenset(
     {
         "check_documents", "get_collection", "get_document", "list_chunks", "list_collections",
-        "list_documents", "search", "stats",
+        "list_documents", "search", "stats", "tenant_contents",
     }
 )  # fmt: skip
 WRITES = frozenset(
-    {"create_collection", "delete_collection", "delete_document", "discard", "publish", "stage"}
-)
+    {
+        "create_collection", "delete_collection", "delete_document", "delete_tenant", "discard",
+        "publish", "stage",
+    }
+)  # fmt: skip
 READS_PER_WRITE = 8
 """A waiting write is carried out after at most so many reads."""
 IDLE_SECONDS = 300.0

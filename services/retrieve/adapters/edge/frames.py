@@ -32,6 +32,7 @@ _TYPES = (
     ports.SparseVector,
     ports.StoreQuery,
     ports.StoredChunk,
+    ports.TenantContents,
     ports.TimeBounds,
 )
 _NUMBERS = {cls: number for number, cls in enumerate(_TYPES)}

@@ -15,8 +15,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from services.retrieve.access import id_taken, may_read
 from services.retrieve.adapters.edge import conditions
-from services.retrieve.adapters.edge.catalog import Catalog, Row, describe, new_folder
+from services.retrieve.adapters.edge.catalog import (
+    Catalog,
+    Row,
+    Totals,
+    describe,
+    new_folder,
+    not_found,
+    tenant_digest,
+)
 from services.retrieve.adapters.edge.shards import (
     Shard,
     Shards,
@@ -27,6 +36,7 @@ from services.retrieve.adapters.edge.shards import (
 )
 from services.retrieve.fusion import fuse
 from services.retrieve.ports import (
+    Attributes,
     Candidate,
     Collection,
     CollectionKey,
@@ -37,10 +47,14 @@ from services.retrieve.ports import (
     PublishStatus,
     StoredChunk,
     StoreQuery,
+    TenantContents,
 )
-from services.runtime.errors import NotFound, Unavailable
+from services.runtime.errors import NotFound, PermissionDenied, Unavailable
 
 log = logging.getLogger(__name__)
+
+MAX_SEEN = 1000
+"""Callers whose view of a collection is kept summed up."""
 
 
 @dataclass(slots=True)
@@ -48,21 +62,48 @@ class _State:
     """What is known of a collection while the process lives."""
 
     row: Row
-    documents: int
-    chunks: int
-    languages: Counter[str]
+    totals: dict[tuple[str, ...], Totals]
+    """What is current, by access list."""
     hidden: dict[int, int]
     """Orphaned versions whose points may lie in the shard, with their chunks."""
     leftover: bool
     """Orphans of an earlier process are still to be removed."""
     removed: list[int] = field(default_factory=list)
     """Orphans whose points are deleted, but not flushed yet."""
+    seen: dict[Attributes, Totals] = field(default_factory=dict)
+    """Sums of `totals` by caller, as long as they hold."""
 
-    def count(self, chunks: int, languages: Counter[str], sign: int) -> None:
-        self.documents += sign
-        self.chunks += sign * chunks
-        for language, part in languages.items():
-            self.languages[language] += sign * part
+    def count(self, document: Document, languages: Counter[str], sign: int) -> None:
+        totals = self.totals.setdefault(document.access, Totals())
+        totals.add(1, document.chunks, languages, sign)
+        if not totals.documents:
+            del self.totals[document.access]
+        self.seen.clear()
+
+    def readable(self, attributes: Attributes) -> Totals:
+        """What a caller with these attributes may read."""
+        known = self.seen.get(attributes)
+        if known is None:
+            if len(self.seen) >= MAX_SEEN:
+                self.seen.clear()
+            known = self.seen[attributes] = Totals()
+            for access, totals in self.totals.items():
+                if may_read(access, attributes):
+                    known.add(totals.documents, totals.chunks, totals.languages, 1)
+        return known
+
+    @property
+    def documents(self) -> int:
+        return sum(totals.documents for totals in self.totals.values())
+
+    @property
+    def restricted(self) -> bool:
+        """Whether any document has an access list."""
+        return any(self.totals)
+
+    def hides_from(self, attributes: Attributes) -> bool:
+        """Whether there is a document that a caller with these attributes may not read."""
+        return not all(may_read(access, attributes) for access in self.totals)
 
 
 @dataclass(slots=True)
@@ -72,6 +113,8 @@ class _Staged:
     collection: int
     version: int
     document: Document
+    attributes: Attributes
+    """Of who stages it: it may only replace what it may read."""
     written: set[int] = field(default_factory=set)
     languages: Counter[str] = field(default_factory=Counter)
 
@@ -101,20 +144,43 @@ class Index:
     # Collections
 
     def create_collection(self, new: NewCollection, limit: int) -> Collection:
-        digests = [hashlib.sha256(part.encode()).hexdigest()[:32] for part in _parts(new.key)]
-        self._catalog.create(new, new_folder(*digests), self._now(), limit)
-        return self.get_collection(new.key)
+        self._catalog.create(new, new_folder(new.key), self._now(), limit)
+        return self.get_collection(new.key, ())
 
-    def get_collection(self, key: CollectionKey) -> Collection:
+    def get_collection(self, key: CollectionKey, attributes: Attributes) -> Collection:
         state = self._state(key)
-        return describe(state.row, (state.documents, state.chunks, +state.languages))
+        return describe(state.row, state.readable(attributes))
 
-    def list_collections(self, tenant: str, after: str, limit: int) -> list[Collection]:
+    def list_collections(
+        self, tenant: str, after: str, limit: int, attributes: Attributes
+    ) -> list[Collection]:
         names = self._catalog.names(tenant, after, limit)
-        return [self.get_collection(CollectionKey(tenant, name)) for name in names]
+        return [self.get_collection(CollectionKey(tenant, name), attributes) for name in names]
 
-    def delete_collection(self, key: CollectionKey) -> int:
+    def delete_collection(self, key: CollectionKey, attributes: Attributes) -> int:
         state = self._state(key)
+        if state.hides_from(attributes):
+            raise PermissionDenied(
+                "COLLECTION_RESTRICTED",
+                "The collection holds documents that the token may not read, so it may not "
+                "delete it.",
+                field="collection",
+            )
+        return self._delete_collection(state)
+
+    def tenant_contents(self, tenant: str) -> TenantContents:
+        folders = self._shards.folders(tenant_digest(tenant))
+        return TenantContents(*self._catalog.contents(tenant), folders)
+
+    def delete_tenant(self, tenant: str) -> TenantContents:
+        removed = self.tenant_contents(tenant)
+        for name in self._catalog.names(tenant):
+            self._delete_collection(self._state(CollectionKey(tenant, name)))
+        self._shards.remove_parent(tenant_digest(tenant))
+        self._catalog.checkpoint()
+        return removed
+
+    def _delete_collection(self, state: _State) -> int:
         row = state.row
         self._catalog.drop(row)
         del self._states[row.id]
@@ -127,34 +193,47 @@ class Index:
     # Documents
 
     def check_documents(
-        self, key: CollectionKey, versions: Sequence[tuple[str, str]]
+        self, key: CollectionKey, versions: Sequence[tuple[str, str]], attributes: Attributes
     ) -> list[tuple[str, int]]:
-        return self._catalog.unchanged(self._catalog.find(key).id, versions)
+        state = self._state(key)
+        if state.hides_from(attributes):
+            for document_id, _ in versions:
+                self._check_replaceable(state, document_id, attributes)
+        return self._catalog.unchanged(state.row.id, versions)
 
-    def get_document(self, key: CollectionKey, document_id: str) -> Document:
-        return self._catalog.current(self._catalog.find(key).id, document_id)[1]
+    def get_document(
+        self, key: CollectionKey, document_id: str, attributes: Attributes
+    ) -> Document:
+        return self._current(self._state(key), document_id, attributes)[1]
 
-    def list_documents(self, key: CollectionKey, after: str, limit: int) -> list[Document]:
-        return self._catalog.list(self._catalog.find(key).id, after, limit)
+    def list_documents(
+        self, key: CollectionKey, after: str, limit: int, attributes: Attributes
+    ) -> list[Document]:
+        return self._catalog.list(self._catalog.find(key).id, after, limit, attributes)
 
     def list_chunks(
-        self, key: CollectionKey, document_id: str, start: int, limit: int
+        self,
+        key: CollectionKey,
+        document_id: str,
+        start: int,
+        limit: int,
+        attributes: Attributes,
     ) -> list[StoredChunk]:
         state = self._state(key)
-        version, document, _ = self._catalog.current(state.row.id, document_id)
+        version, document, _ = self._current(state, document_id, attributes)
         stop = min(start + limit, document.chunks)
         points = [point_id(version, index) for index in range(start, stop)]
         payloads = self._shard(state).payloads(points) if points else {}
         return [_stored(document, point, payloads[point]) for point in points if point in payloads]
 
-    def delete_document(self, key: CollectionKey, document_id: str) -> int:
+    def delete_document(self, key: CollectionKey, document_id: str, attributes: Attributes) -> int:
         state = self._state(key)
-        version, document, languages = self._catalog.current(state.row.id, document_id)
+        version, document, languages = self._current(state, document_id, attributes)
         with self._catalog.transaction():
             self._catalog.remove(state.row.id, document_id)
             self._catalog.add_orphans(state.row.id, [(version, document.chunks)])
         state.hidden[version] = document.chunks
-        state.count(document.chunks, languages, -1)
+        state.count(document, languages, -1)
         self._sweep(state, [version])
         return document.chunks
 
@@ -165,12 +244,13 @@ class Index:
         key: CollectionKey,
         documents: Sequence[tuple[str, Document]],
         chunks: Sequence[EncodedChunk],
+        attributes: Attributes,
     ) -> None:
         state = self._state(key)
         shard = self._shard(state)
         opened: dict[str, _Staged] = {}
         for token, document in documents:
-            opened[token] = _Staged(state.row.id, self._next_version, document)
+            opened[token] = _Staged(state.row.id, self._next_version, document, attributes)
             self._next_version += 1
         sizes = [(one.version, one.document.chunks) for one in opened.values()]
         if sizes:
@@ -224,6 +304,8 @@ class Index:
         except NotFound:
             created, status = now, PublishStatus.INDEXED
         else:
+            if not may_read(old.access, one.attributes):
+                raise id_taken(document.id)  # its list came while this one was being written
             if old.content_hash == document.content_hash:
                 replaced.append(version)
                 return Published(document.id, old.chunks, PublishStatus.UNCHANGED.value)
@@ -234,7 +316,7 @@ class Index:
 
             def hide() -> None:
                 state.hidden[old_version] = old.chunks
-                state.count(old.chunks, old_languages, -1)
+                state.count(old, old_languages, -1)
 
             changes.append(hide)
         document = replace(document, created_at=created, updated_at=now)
@@ -243,7 +325,7 @@ class Index:
 
         def show() -> None:
             del state.hidden[version]
-            state.count(document.chunks, one.languages, 1)
+            state.count(document, one.languages, 1)
 
         changes.append(show)
         return Published(document.id, document.chunks, status.value)
@@ -257,8 +339,9 @@ class Index:
 
     def search(self, key: CollectionKey, query: StoreQuery) -> list[Candidate]:
         state = self._state(key)
-        if not state.chunks:
+        if not state.readable(query.attributes).chunks:
             return []
+        readable = query.attributes if state.restricted else None
         shard = self._shard(state)
         hidden = {
             point
@@ -269,10 +352,14 @@ class Index:
         sparse: list[tuple[int, float]] = []
         if query.dense is not None:
             languages = query.dense_languages
-            allowed = conditions.to_edge(query.filter, languages=languages, hidden=hidden)
+            allowed = conditions.to_edge(
+                query.filter, languages=languages, hidden=hidden, readable=readable
+            )
             dense = shard.nearest(query.dense, query.depth, allowed)
         if query.sparse is not None and query.sparse.indices:
-            allowed = conditions.to_edge(query.filter, languages=None, hidden=hidden)
+            allowed = conditions.to_edge(
+                query.filter, languages=None, hidden=hidden, readable=readable
+            )
             sparse = shard.nearest(query.sparse, query.depth, allowed)
         fused = fuse(dense, sparse, query.weights)[: query.top_k]
         payloads = shard.payloads([hit.id for hit in fused]) if fused else {}
@@ -301,8 +388,29 @@ class Index:
         if state is None:
             hidden = self._catalog.orphans(row.id)
             totals = self._catalog.totals(row.id)
-            state = self._states[row.id] = _State(row, *totals, hidden, leftover=bool(hidden))
+            state = self._states[row.id] = _State(row, totals, hidden, leftover=bool(hidden))
         return state
+
+    def _current(
+        self, state: _State, document_id: str, attributes: Attributes
+    ) -> tuple[int, Document, Counter[str]]:
+        """A document's version, facts, and chunks by language.
+
+        Raises:
+            NotFound: DOCUMENT_NOT_FOUND, also for one that the caller may not read.
+        """
+        found = self._catalog.current(state.row.id, document_id)
+        if not may_read(found[1].access, attributes):
+            raise not_found()
+        return found
+
+    def _check_replaceable(self, state: _State, document_id: str, attributes: Attributes) -> None:
+        try:
+            document = self._catalog.current(state.row.id, document_id)[1]
+        except NotFound:
+            return
+        if not may_read(document.access, attributes):
+            raise id_taken(document_id)
 
     def _shard(self, state: _State) -> Shard:
         facts, acknowledged = state.row.facts, state.documents > 0
@@ -332,10 +440,6 @@ class Index:
         for version in versions:
             del state.hidden[version]
             state.removed.append(version)
-
-
-def _parts(key: CollectionKey) -> tuple[str, str]:
-    return key.tenant, key.name
 
 
 def _stored(document: Document, point: int, payload: dict[str, Any]) -> StoredChunk:

@@ -161,6 +161,17 @@ class Shards:
         self.close(folder)
         shutil.rmtree(self._root / folder, ignore_errors=True)
 
+    def folders(self, parent: str) -> int:
+        """How many folders a tenant has on disk, its own included."""
+        path = self._root / parent
+        return 1 + sum(1 for one in path.iterdir()) if path.exists() else 0
+
+    def remove_parent(self, parent: str) -> None:
+        """Delete a tenant's folder with whatever lies in it."""
+        for folder in [name for name in self._open if name.startswith(f"{parent}/")]:
+            self.close(folder)
+        shutil.rmtree(self._root / parent, ignore_errors=True)
+
     def close_all(self) -> None:
         for folder in list(self._open):
             self.close(folder)

@@ -233,18 +233,20 @@ class IngestHeader(_message.Message):
     def __init__(self, collection: _Optional[str] = ...) -> None: ...
 
 class IngestDocument(_message.Message):
-    __slots__ = ("id", "filename", "content_type", "title", "metadata")
+    __slots__ = ("id", "filename", "content_type", "title", "metadata", "access")
     ID_FIELD_NUMBER: _ClassVar[int]
     FILENAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     filename: str
     content_type: str
     title: str
     metadata: _struct_pb2.Struct
-    def __init__(self, id: _Optional[str] = ..., filename: _Optional[str] = ..., content_type: _Optional[str] = ..., title: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    access: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., filename: _Optional[str] = ..., content_type: _Optional[str] = ..., title: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., access: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class IngestDocumentsResponse(_message.Message):
     __slots__ = ("documents",)

@@ -214,7 +214,7 @@ class IndexHeader(_message.Message):
     def __init__(self, collection: _Optional[str] = ...) -> None: ...
 
 class IndexDocument(_message.Message):
-    __slots__ = ("id", "title", "source", "metadata", "content_hash", "format", "language", "pages", "chunk_count", "bytes")
+    __slots__ = ("id", "title", "source", "metadata", "content_hash", "format", "language", "pages", "chunk_count", "bytes", "access")
     ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +225,7 @@ class IndexDocument(_message.Message):
     PAGES_FIELD_NUMBER: _ClassVar[int]
     CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     title: str
     source: str
@@ -235,7 +236,8 @@ class IndexDocument(_message.Message):
     pages: int
     chunk_count: int
     bytes: int
-    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., content_hash: _Optional[str] = ..., format: _Optional[str] = ..., language: _Optional[str] = ..., pages: _Optional[int] = ..., chunk_count: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+    access: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., content_hash: _Optional[str] = ..., format: _Optional[str] = ..., language: _Optional[str] = ..., pages: _Optional[int] = ..., chunk_count: _Optional[int] = ..., bytes: _Optional[int] = ..., access: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class IndexChunks(_message.Message):
     __slots__ = ("chunks",)
@@ -300,7 +302,7 @@ class UnchangedDocument(_message.Message):
     def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ...) -> None: ...
 
 class Document(_message.Message):
-    __slots__ = ("id", "title", "source", "metadata", "content_hash", "format", "language", "pages", "chunks", "bytes", "created_at", "updated_at")
+    __slots__ = ("id", "title", "source", "metadata", "content_hash", "format", "language", "pages", "chunks", "bytes", "created_at", "updated_at", "access")
     ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -313,6 +315,7 @@ class Document(_message.Message):
     BYTES_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     title: str
     source: str
@@ -325,7 +328,8 @@ class Document(_message.Message):
     bytes: int
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., content_hash: _Optional[str] = ..., format: _Optional[str] = ..., language: _Optional[str] = ..., pages: _Optional[int] = ..., chunks: _Optional[int] = ..., bytes: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    access: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., content_hash: _Optional[str] = ..., format: _Optional[str] = ..., language: _Optional[str] = ..., pages: _Optional[int] = ..., chunks: _Optional[int] = ..., bytes: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., access: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetDocumentRequest(_message.Message):
     __slots__ = ("collection", "id")
@@ -478,6 +482,40 @@ class DeleteCollectionResponse(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     documents: int
     def __init__(self, documents: _Optional[int] = ...) -> None: ...
+
+class DeleteTenantRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeleteTenantResponse(_message.Message):
+    __slots__ = ("removed", "left")
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    removed: TenantContents
+    left: TenantContents
+    def __init__(self, removed: _Optional[_Union[TenantContents, _Mapping]] = ..., left: _Optional[_Union[TenantContents, _Mapping]] = ...) -> None: ...
+
+class GetTenantContentsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetTenantContentsResponse(_message.Message):
+    __slots__ = ("contents",)
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
+    contents: TenantContents
+    def __init__(self, contents: _Optional[_Union[TenantContents, _Mapping]] = ...) -> None: ...
+
+class TenantContents(_message.Message):
+    __slots__ = ("collections", "documents", "chunks", "folders")
+    COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    FOLDERS_FIELD_NUMBER: _ClassVar[int]
+    collections: int
+    documents: int
+    chunks: int
+    folders: int
+    def __init__(self, collections: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., folders: _Optional[int] = ...) -> None: ...
 
 class GetTokenizerRequest(_message.Message):
     __slots__ = ("tokenizer_id",)

@@ -28,6 +28,10 @@ if _version_not_supported:
 class RetrieveServiceStub:
     """Collections of documents: embedding, indexing, search. Every call is bound to the tenant of the
     metadata `x-ragmesh-tenant`; what belongs to another tenant does not exist for it.
+
+    A document may carry an access list. Every call sees only the documents without one and those
+    whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
+    found, listed, counted or changed, and for this call they do not exist.
     """
 
     def __init__(self, channel):
@@ -106,6 +110,16 @@ class RetrieveServiceStub:
                 request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteCollectionRequest.SerializeToString,
                 response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteCollectionResponse.FromString,
                 _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/ragmesh.retrieve.v1.RetrieveService/DeleteTenant',
+                request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteTenantResponse.FromString,
+                _registered_method=True)
+        self.GetTenantContents = channel.unary_unary(
+                '/ragmesh.retrieve.v1.RetrieveService/GetTenantContents',
+                request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.GetTenantContentsRequest.SerializeToString,
+                response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.GetTenantContentsResponse.FromString,
+                _registered_method=True)
         self.GetTokenizer = channel.unary_stream(
                 '/ragmesh.retrieve.v1.RetrieveService/GetTokenizer',
                 request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.GetTokenizerRequest.SerializeToString,
@@ -126,6 +140,10 @@ class RetrieveServiceStub:
 class RetrieveServiceServicer:
     """Collections of documents: embedding, indexing, search. Every call is bound to the tenant of the
     metadata `x-ragmesh-tenant`; what belongs to another tenant does not exist for it.
+
+    A document may carry an access list. Every call sees only the documents without one and those
+    whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
+    found, listed, counted or changed, and for this call they do not exist.
     """
 
     def Search(self, request, context):
@@ -176,7 +194,8 @@ class RetrieveServiceServicer:
         durable and searchable. A document is indexed whole or not at all; one with the same id is
         replaced at once; the same content hash under the same id changes nothing.
 
-        Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID; NOT_FOUND COLLECTION_NOT_FOUND;
+        Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
+        ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
         FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
         retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
         UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
@@ -188,8 +207,9 @@ class RetrieveServiceServicer:
     def CheckDocuments(self, request, context):
         """Says which of the named documents are indexed with the same content already.
 
-        Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help).
-        Safe to retry.
+        Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; ALREADY_EXISTS DOCUMENT_ID_TAKEN, when an id is that
+        of a document that the caller may not read, and so may not replace; NOT_FOUND
+        COLLECTION_NOT_FOUND (a retry cannot help). Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,7 +287,27 @@ class RetrieveServiceServicer:
     def DeleteCollection(self, request, context):
         """Deletes a collection with everything in it.
 
-        Errors: NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help). A repeat answers NOT_FOUND.
+        Errors: NOT_FOUND COLLECTION_NOT_FOUND; PERMISSION_DENIED COLLECTION_RESTRICTED, when it holds
+        documents that the caller may not read (a retry cannot help). A repeat answers NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTenant(self, request, context):
+        """Deletes everything that the caller's tenant has, whatever its access lists, and counts
+        afterwards what is left, in the catalogue and on disk.
+
+        Errors: UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: a repeat finds nothing to delete).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTenantContents(self, request, context):
+        """Counts what the caller's tenant has, whatever its access lists.
+
+        Errors: none of its own; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -373,6 +413,16 @@ def add_RetrieveServiceServicer_to_server(servicer, server):
                     request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteCollectionRequest.FromString,
                     response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteCollectionResponse.SerializeToString,
             ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteTenantResponse.SerializeToString,
+            ),
+            'GetTenantContents': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenantContents,
+                    request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.GetTenantContentsRequest.FromString,
+                    response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.GetTenantContentsResponse.SerializeToString,
+            ),
             'GetTokenizer': grpc.unary_stream_rpc_method_handler(
                     servicer.GetTokenizer,
                     request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.GetTokenizerRequest.FromString,
@@ -399,6 +449,10 @@ def add_RetrieveServiceServicer_to_server(servicer, server):
 class RetrieveService:
     """Collections of documents: embedding, indexing, search. Every call is bound to the tenant of the
     metadata `x-ragmesh-tenant`; what belongs to another tenant does not exist for it.
+
+    A document may carry an access list. Every call sees only the documents without one and those
+    whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
+    found, listed, counted or changed, and for this call they do not exist.
     """
 
     @staticmethod
@@ -769,6 +823,60 @@ class RetrieveService:
             '/ragmesh.retrieve.v1.RetrieveService/DeleteCollection',
             ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteCollectionRequest.SerializeToString,
             ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragmesh.retrieve.v1.RetrieveService/DeleteTenant',
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteTenantRequest.SerializeToString,
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenantContents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragmesh.retrieve.v1.RetrieveService/GetTenantContents',
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.GetTenantContentsRequest.SerializeToString,
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.GetTenantContentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,6 +15,10 @@ GRPC_VERSION: str
 class RetrieveServiceStub:
     """Collections of documents: embedding, indexing, search. Every call is bound to the tenant of the
     metadata `x-ragmesh-tenant`; what belongs to another tenant does not exist for it.
+
+    A document may carry an access list. Every call sees only the documents without one and those
+    whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
+    found, listed, counted or changed, and for this call they do not exist.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -50,7 +54,8 @@ class RetrieveServiceStub:
     durable and searchable. A document is indexed whole or not at all; one with the same id is
     replaced at once; the same content hash under the same id changes nothing.
 
-    Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID; NOT_FOUND COLLECTION_NOT_FOUND;
+    Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
+    ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
     FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
     retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
     UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
@@ -58,8 +63,9 @@ class RetrieveServiceStub:
     CheckDocuments: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.CheckDocumentsRequest, _retrieve_pb2.CheckDocumentsResponse]
     """Says which of the named documents are indexed with the same content already.
 
-    Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help).
-    Safe to retry.
+    Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; ALREADY_EXISTS DOCUMENT_ID_TAKEN, when an id is that
+    of a document that the caller may not read, and so may not replace; NOT_FOUND
+    COLLECTION_NOT_FOUND (a retry cannot help). Safe to retry.
     """
     GetDocument: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.GetDocumentRequest, _retrieve_pb2.GetDocumentResponse]
     """Returns one document's facts.
@@ -105,7 +111,19 @@ class RetrieveServiceStub:
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.DeleteCollectionRequest, _retrieve_pb2.DeleteCollectionResponse]
     """Deletes a collection with everything in it.
 
-    Errors: NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help). A repeat answers NOT_FOUND.
+    Errors: NOT_FOUND COLLECTION_NOT_FOUND; PERMISSION_DENIED COLLECTION_RESTRICTED, when it holds
+    documents that the caller may not read (a retry cannot help). A repeat answers NOT_FOUND.
+    """
+    DeleteTenant: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.DeleteTenantRequest, _retrieve_pb2.DeleteTenantResponse]
+    """Deletes everything that the caller's tenant has, whatever its access lists, and counts
+    afterwards what is left, in the catalogue and on disk.
+
+    Errors: UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: a repeat finds nothing to delete).
+    """
+    GetTenantContents: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.GetTenantContentsRequest, _retrieve_pb2.GetTenantContentsResponse]
+    """Counts what the caller's tenant has, whatever its access lists.
+
+    Errors: none of its own; safe to retry.
     """
     GetTokenizer: _aio.UnaryStreamMultiCallable[_retrieve_pb2.GetTokenizerRequest, _retrieve_pb2.GetTokenizerResponse]
     """Streams the file of a tokenizer, in frames of 64 KiB.
@@ -126,6 +144,10 @@ class RetrieveServiceStub:
 class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     """Collections of documents: embedding, indexing, search. Every call is bound to the tenant of the
     metadata `x-ragmesh-tenant`; what belongs to another tenant does not exist for it.
+
+    A document may carry an access list. Every call sees only the documents without one and those
+    whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
+    found, listed, counted or changed, and for this call they do not exist.
     """
 
     @_abc_1.abstractmethod
@@ -189,7 +211,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         durable and searchable. A document is indexed whole or not at all; one with the same id is
         replaced at once; the same content hash under the same id changes nothing.
 
-        Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID; NOT_FOUND COLLECTION_NOT_FOUND;
+        Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
+        ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
         FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
         retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
         UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
@@ -203,8 +226,9 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.CheckDocumentsResponse]:
         """Says which of the named documents are indexed with the same content already.
 
-        Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help).
-        Safe to retry.
+        Errors: INVALID_ARGUMENT TOO_MANY_INPUTS; ALREADY_EXISTS DOCUMENT_ID_TAKEN, when an id is that
+        of a document that the caller may not read, and so may not replace; NOT_FOUND
+        COLLECTION_NOT_FOUND (a retry cannot help). Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -298,7 +322,31 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.DeleteCollectionResponse]:
         """Deletes a collection with everything in it.
 
-        Errors: NOT_FOUND COLLECTION_NOT_FOUND (a retry cannot help). A repeat answers NOT_FOUND.
+        Errors: NOT_FOUND COLLECTION_NOT_FOUND; PERMISSION_DENIED COLLECTION_RESTRICTED, when it holds
+        documents that the caller may not read (a retry cannot help). A repeat answers NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTenant(
+        self,
+        request: _retrieve_pb2.DeleteTenantRequest,
+        context: _aio.ServicerContext[_retrieve_pb2.DeleteTenantRequest, _abc.Awaitable[_retrieve_pb2.DeleteTenantResponse]],
+    ) -> _abc.Awaitable[_retrieve_pb2.DeleteTenantResponse]:
+        """Deletes everything that the caller's tenant has, whatever its access lists, and counts
+        afterwards what is left, in the catalogue and on disk.
+
+        Errors: UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: a repeat finds nothing to delete).
+        """
+
+    @_abc_1.abstractmethod
+    def GetTenantContents(
+        self,
+        request: _retrieve_pb2.GetTenantContentsRequest,
+        context: _aio.ServicerContext[_retrieve_pb2.GetTenantContentsRequest, _abc.Awaitable[_retrieve_pb2.GetTenantContentsResponse]],
+    ) -> _abc.Awaitable[_retrieve_pb2.GetTenantContentsResponse]:
+        """Counts what the caller's tenant has, whatever its access lists.
+
+        Errors: none of its own; safe to retry.
         """
 
     @_abc_1.abstractmethod
