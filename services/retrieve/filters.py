@@ -1,15 +1,20 @@
 """Which filters are well formed."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from services.retrieve.ports import Condition, Filter, TimeBounds
+from services.retrieve.ports import Bounds, Condition, Filter, TimeBounds
 from services.runtime.errors import InvalidArgument
 
 FIELDS = frozenset({"document_id", "source", "title", "page", "heading", "language"})
 METADATA_PREFIX = "metadata."
 MAX_DEPTH = 8
 MAX_CONDITIONS = 256
+_BOUNDS = ("gt", "gte", "lt", "lte")
+_TIME = re.compile(
+    r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?([Zz]|[+-]\d{2}:\d{2})?)?"
+)
 
 
 def check_filter(filter_: Filter, path: str = "filter") -> None:
@@ -54,16 +59,26 @@ def _check(condition: Condition, where: str) -> None:
             f"{condition.field[:100]!r} is not a field; fields are {known} and metadata.<key>.",
         )
     bounds = condition.range or condition.datetime_range
-    if bounds is not None and all(
-        getattr(bounds, name) is None for name in ("gt", "gte", "lt", "lte")
-    ):
+    if bounds is not None and all(getattr(bounds, name) is None for name in _BOUNDS):
         raise _invalid(where, "A range needs at least one bound.")
     if condition.any_of is not None and not condition.any_of:
         raise _invalid(where, "any_of needs at least one value.")
     if condition.datetime_range is not None:
-        for name in ("gt", "gte", "lt", "lte"):
-            if (text := getattr(condition.datetime_range, name)) is not None:
-                _parse_time(text, f"{where}.datetime_range.{name}")
+        _check_times(condition.field, condition.datetime_range, where)
+
+
+def _check_times(field: str, bounds: TimeBounds, where: str) -> None:
+    if not field.startswith(METADATA_PREFIX):
+        raise _invalid(
+            f"{where}.field", f"{field!r} holds no dates; the metadata may: metadata.<key>."
+        )
+    for name in _BOUNDS:
+        text = getattr(bounds, name)
+        if text is not None and instant(text) is None:
+            raise _invalid(
+                f"{where}.datetime_range.{name}",
+                f"{text[:100]!r} is not an RFC 3339 date or time.",
+            )
 
 
 def is_field(name: str) -> bool:
@@ -74,22 +89,25 @@ def is_field(name: str) -> bool:
     return path != name and all(path.split("."))
 
 
-def utc_bounds(bounds: TimeBounds) -> TimeBounds:
-    """The same bounds in UTC; a time without a zone is taken for UTC."""
+def instant(text: str) -> float | None:
+    """Unix seconds of an RFC 3339 date or time, None for any other text.
 
-    def to_utc(text: str | None) -> str | None:
-        return None if text is None else _parse_time(text, "filter").isoformat()
-
-    return TimeBounds(to_utc(bounds.gt), to_utc(bounds.gte), to_utc(bounds.lt), to_utc(bounds.lte))
-
-
-def _parse_time(text: str, where: str) -> datetime:
+    A date stands for its first moment; a time without a zone is taken for UTC.
+    """
+    if not _TIME.fullmatch(text):
+        return None
     try:
-        parsed = datetime.fromisoformat(text)
-        zoned = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-        return zoned.astimezone(UTC)
+        parsed = datetime.fromisoformat(text.upper())
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise _invalid(where, f"{text[:100]!r} is not an RFC 3339 date or time.") from None
+        return None
+
+
+def instants(bounds: TimeBounds) -> Bounds:
+    """Bounds in Unix seconds; the bounds were checked."""
+    return Bounds(
+        **{name: instant(text) for name in _BOUNDS if (text := getattr(bounds, name)) is not None}
+    )
 
 
 def _invalid(where: str, message: str) -> InvalidArgument:

@@ -229,6 +229,8 @@ class StoreQuery:
     """Languages that the dense arm may find; None for all."""
     attributes: Attributes = ()
     """The caller's: only chunks of documents that it may read are candidates."""
+    vectors: bool = False
+    """Whether candidates come with their dense vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,8 @@ class Candidate:
     sparse_rank: int | None = None
     dense_score: float | None = None
     sparse_score: float | None = None
+    vector: bytes | None = None
+    """Little-endian float32, of length 1; None where it was not asked for."""
 
 
 class Store(Protocol):
@@ -347,6 +351,9 @@ class Store(Protocol):
 
     async def search(self, key: CollectionKey, query: StoreQuery) -> Sequence[Candidate]:
         """Candidates of the arms, fused, best first."""
+
+    async def term_weights(self, key: CollectionKey, terms: Sequence[int]) -> Sequence[float]:
+        """The IDF of each term in the collection, as `search` uses it; 0 for an unknown term."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,9 @@ class RetrieveSettings(RuntimeSettings):
     vector_url: str = Field(
         "edge://", validation_alias=AliasChoices("RAGMESH_VECTOR_URL", "VECTOR_URL")
     )
-    """``edge://PATH``; without a path, ``retrieve`` in the data folder."""
+    """``edge://PATH``; without a path, ``retrieve`` in the data folder. ``qdrant+local://PATH``
+    (without a path, ``qdrant`` there) is for small collections, ``memory://`` for tests: it keeps
+    nothing."""
     sparse_backend: str = Field(
         "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
     )

@@ -5,6 +5,8 @@ ENCODERS = {
 }
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
+    "memory": "services.retrieve.adapters.memory:MemoryStore",
+    "qdrant+local": "services.retrieve.adapters.qdrant:QdrantStore",
 }
 ANALYZERS = {
     "engine": "services.retrieve.adapters.terms:TermsAnalyzer",
@@ -12,5 +14,5 @@ ANALYZERS = {
 RERANKERS: dict[str, str] = {}
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
-PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "memory", "redis", "rediss"})
+PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})
 PLANNED_ANALYZERS = frozenset({"whoosh"})

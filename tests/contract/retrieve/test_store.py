@@ -1,5 +1,7 @@
 """The contract of a `Store`, over every one in the registry."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,13 @@ from services.retrieve.ports import (
     StoreQuery,
     TimeBounds,
 )
-from services.runtime.errors import AlreadyExists, NotFound, ResourceExhausted, Unavailable
+from services.runtime.errors import (
+    AlreadyExists,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from services.runtime.registry import resolve
 from tests.contract.retrieve.stores import (
     DIMENSIONS,
@@ -29,6 +37,8 @@ from tests.contract.retrieve.stores import (
     put,
     texts,
 )
+
+DURABLE = sorted(STORES.keys() - {"memory"})
 
 
 @pytest.fixture(params=sorted(STORES))
@@ -157,6 +167,7 @@ async def test_a_collection_made_again_is_empty(store):
     assert (await store.get_collection(KEY)).generation != before.generation
 
 
+@pytest.mark.parametrize("open_store", DURABLE, indirect=True)
 async def test_everything_is_there_after_a_restart(open_store):
     first = open_store()
     await first.start()
@@ -270,6 +281,93 @@ async def test_filters(store, condition, found):
     rest = [text for text in everything if text not in hits]
     assert await texts(store, filter=Filter(must_not=(condition,))) == rest
     assert await texts(store, filter=Filter(should=(condition,))) == hits
+
+
+@pytest.mark.parametrize(
+    ("bounds", "found"),
+    [
+        (TimeBounds(gte="2026-11-20", lt="2026-11-22"), "abd"),
+        (TimeBounds(gt="2026-11-20"), "bd"),
+        (TimeBounds(lte="2026-11-20T23:59:59.5Z"), "a"),
+        (TimeBounds(gt="2026-11-21T00:00:00+09:00", lt="2026-11-21T00:00:01z"), "bd"),
+        (TimeBounds(gte="2027-01-01"), "d"),
+    ],
+)
+async def test_dates_in_metadata(store, bounds, found):
+    """Dates, times with and without a zone, lists of them; other strings are no dates."""
+    given = {
+        "a": "2026-11-20",
+        "b": "2026-11-21T09:00:00+09:00",
+        "c": "tomorrow",
+        "d": ["soon", "2026-11-21 00:00:00", "2030-01-01T00:00:00.123456789Z"],
+        "e": 20261121,
+    }
+    await put(store, *(document(one, chunks=1, when=when) for one, when in given.items()))
+    condition = Condition("metadata.when", datetime_range=bounds)
+    hits = [f"{name}-1 chunk 0" for name in found]
+    assert await texts(store, filter=Filter(must=(condition,))) == hits
+
+
+async def test_term_weights_are_the_idf_of_the_sparse_arm(store):
+    await put(store, document("a"), document("b", chunks=2))
+    weights = await store.term_weights(KEY, [TERM, 1000, 1002, 5])
+    # N = 5 chunks; ln((N - n + .5) / (n + .5) + 1)
+    expected_weights = [math.log((5 - n + 0.5) / (n + 0.5) + 1) for n in (5, 2, 1)]
+    assert weights == pytest.approx([*expected_weights, 0.0], rel=1e-5)
+    query = StoreQuery(
+        top_k=1, depth=5, weights=ArmWeights(0, 1), sparse=SparseVector((1002,), (1.0,))
+    )
+    (hit,) = await store.search(KEY, query)
+    assert hit.score == pytest.approx(2.0 * expected_weights[2], rel=1e-5)
+
+
+async def test_idf_is_of_the_collection_alone(store):
+    other = CollectionKey("other", "notes")
+    await store.create_collection(collection(other), 10)
+    await put(store, document("a"))
+    before = await store.term_weights(KEY, [TERM, 1000])
+    await put(store, *(document(f"d{n}") for n in range(5)), key=other)
+    assert await store.term_weights(KEY, [TERM, 1000]) == pytest.approx(before)
+
+
+async def test_candidates_come_with_their_vectors_when_asked(store):
+    await put(store, document("a"))
+    sparse = SparseVector((TERM,), (1.0,))
+    query = StoreQuery(top_k=3, depth=3, weights=ArmWeights(0, 1), sparse=sparse, vectors=True)
+    hits = await store.search(KEY, query)
+    for hit in hits:
+        index = int(hit.chunk.chunk_id.rpartition("-")[2])
+        assert np.frombuffer(hit.vector, "<f4") == pytest.approx(np.eye(DIMENSIONS)[index])
+    plain = await store.search(KEY, replace(query, vectors=False))
+    assert [hit.vector for hit in plain] == [None] * 3
+
+
+async def test_access_lists_hold_in_every_store(store):
+    secret = replace(document("secret"), access=("group:eng", "user:alice"))
+    pairs = [("s", secret), ("f", document("free"))]
+    chunks = [chunk for token, one in pairs for chunk in chunks_of(token, one)]
+    await store.stage(KEY, pairs, chunks, ("*",))
+    await store.publish(KEY, ["s", "f"])
+    for attributes in ((), ("group:ops",)):
+        assert await texts(store, attributes=attributes) == expected(document("free"))
+        with pytest.raises(NotFound):
+            await store.list_chunks(KEY, "secret", 0, 10, attributes)
+        with pytest.raises(PermissionDenied):
+            await store.delete_collection(KEY, attributes)
+    for attributes in (("user:alice",), ("*",)):
+        assert await texts(store, attributes=attributes) == expected(secret, document("free"))
+
+
+async def test_a_tenant_is_deleted_without_a_trace(store):
+    other = CollectionKey("other", "notes")
+    await store.create_collection(collection(other), 10)
+    await put(store, document("a"), document("b"))
+    await put(store, document("c"), key=other)
+    removed = await store.delete_tenant(KEY.tenant)
+    assert (removed.collections, removed.documents, removed.chunks) == (1, 2, 6)
+    left = await store.tenant_contents(KEY.tenant)
+    assert (left.collections, left.documents, left.chunks, left.folders) == (0, 0, 0, 0)
+    assert await texts(store, other) == expected(document("c"))
 
 
 async def test_an_empty_collection_answers_with_nothing(store):

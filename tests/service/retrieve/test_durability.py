@@ -14,7 +14,7 @@ import pytest
 
 from services.retrieve.adapters.edge import client
 from services.retrieve.adapters.edge.client import EdgeStore
-from services.retrieve.adapters.edge.index import Index
+from services.retrieve.adapters.edge.engine import open_index
 from services.runtime.errors import FailedPrecondition, Unavailable
 from tests.contract.retrieve.stores import (
     KEY,
@@ -132,7 +132,7 @@ async def test_orphans_of_a_killed_engine_leave_the_shard(tmp_path):
         await put(store, document("c"))  # flushes, and so forgets the orphans
     finally:
         await store.aclose()
-    index = Index(tmp_path / "retrieve", 4)
+    index = open_index(tmp_path / "retrieve", 4)
     try:
         state = index._state(KEY)
         assert state.hidden == {}

@@ -1,6 +1,6 @@
 import pytest
 
-from services.retrieve.filters import MAX_DEPTH, check_filter, utc_bounds
+from services.retrieve.filters import MAX_DEPTH, check_filter, instant, instants
 from services.retrieve.ports import Bounds, Condition, Filter, TimeBounds
 from services.runtime.errors import InvalidArgument
 
@@ -33,6 +33,10 @@ def test_well_formed_filters_pass(condition):
             "filter.must_not[0].datetime_range.lt",
         ),
         (
+            Condition("title", datetime_range=TimeBounds(lt="2026-11-21")),
+            "filter.must_not[0].field",
+        ),
+        (
             Condition("", group=Filter(must=(Condition("x", equals=1.0),))),
             "filter.must_not[0].group.must[0].field",
         ),
@@ -57,7 +61,14 @@ def test_many_conditions_are_refused():
         check_filter(Filter(must=(Condition("page", equals=1.0),) * 300))
 
 
-def test_times_become_utc():
-    bounds = utc_bounds(TimeBounds(gte="2026-11-21T09:00:00+09:00", lt="2026-11-22"))
-    assert bounds.gte == "2026-11-21T00:00:00+00:00"
-    assert bounds.lt == "2026-11-22T00:00:00+00:00"
+def test_times_become_seconds():
+    bounds = instants(TimeBounds(gte="2026-11-21T09:00:00+09:00", lt="2026-11-22"))
+    assert (bounds.gte, bounds.lt) == (1795219200.0, 1795305600.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "20261121", "2026-W47-6", "2026-13-01", "2026-11-21T25:00:00Z", "2026-11-21T09", "9999"],
+)
+def test_what_is_no_rfc_3339_time_is_no_time(text):
+    assert instant(text) is None

@@ -14,19 +14,8 @@ from typing import Any, cast
 from prometheus_client import Counter, Gauge
 
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
-from services.retrieve.ports import (
-    Attributes,
-    Candidate,
-    Collection,
-    CollectionKey,
-    Document,
-    EncodedChunk,
-    NewCollection,
-    Published,
-    StoredChunk,
-    StoreQuery,
-    TenantContents,
-)
+from services.retrieve.adapters.store import IndexStore
+from services.retrieve.ports import CollectionKey
 from services.runtime.errors import RagmeshError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -52,11 +41,12 @@ _READS = frozenset(
         "list_documents",
         "search",
         "tenant_contents",
+        "term_weights",
     }
 )
 
 
-class EdgeStore:
+class EdgeStore(IndexStore):
     """Qdrant Edge in a process of its own, started again whenever it dies."""
 
     def __init__(self, location: str, data: Path, *, open_shards: int = 64) -> None:
@@ -223,81 +213,9 @@ class EdgeStore:
         cast(asyncio.StreamWriter, self._writer).write(pack((number, method, arguments)))
         return number
 
-    async def create_collection(self, collection: NewCollection, limit: int) -> Collection:
-        return cast(Collection, await self._call("create_collection", collection, limit))
-
-    async def get_collection(self, key: CollectionKey, attributes: Attributes = ()) -> Collection:
-        return cast(Collection, await self._call("get_collection", key, attributes))
-
-    async def list_collections(
-        self, tenant: str, after: str, limit: int, attributes: Attributes = ()
-    ) -> Sequence[Collection]:
-        found = await self._call("list_collections", tenant, after, limit, attributes)
-        return cast(Sequence[Collection], found)
-
-    async def delete_collection(self, key: CollectionKey, attributes: Attributes = ()) -> int:
-        return cast(int, await self._call("delete_collection", key, attributes))
-
-    async def tenant_contents(self, tenant: str) -> TenantContents:
-        return cast(TenantContents, await self._call("tenant_contents", tenant))
-
-    async def delete_tenant(self, tenant: str) -> TenantContents:
-        return cast(TenantContents, await self._call("delete_tenant", tenant))
-
-    async def check_documents(
-        self,
-        key: CollectionKey,
-        versions: Sequence[tuple[str, str]],
-        attributes: Attributes = (),
-    ) -> Sequence[tuple[str, int]]:
-        found = await self._call("check_documents", key, versions, attributes)
-        return cast(Sequence[tuple[str, int]], found)
-
-    async def get_document(
-        self, key: CollectionKey, document_id: str, attributes: Attributes = ()
-    ) -> Document:
-        return cast(Document, await self._call("get_document", key, document_id, attributes))
-
-    async def list_documents(
-        self, key: CollectionKey, after: str, limit: int, attributes: Attributes = ()
-    ) -> Sequence[Document]:
-        found = await self._call("list_documents", key, after, limit, attributes)
-        return cast(Sequence[Document], found)
-
-    async def list_chunks(
-        self,
-        key: CollectionKey,
-        document_id: str,
-        start: int,
-        limit: int,
-        attributes: Attributes = (),
-    ) -> Sequence[StoredChunk]:
-        found = await self._call("list_chunks", key, document_id, start, limit, attributes)
-        return cast(Sequence[StoredChunk], found)
-
-    async def delete_document(
-        self, key: CollectionKey, document_id: str, attributes: Attributes = ()
-    ) -> int:
-        return cast(int, await self._call("delete_document", key, document_id, attributes))
-
-    async def stage(
-        self,
-        key: CollectionKey,
-        documents: Sequence[tuple[str, Document]],
-        chunks: Sequence[EncodedChunk],
-        attributes: Attributes = (),
-    ) -> None:
-        await self._call("stage", key, documents, chunks, attributes)
-
-    async def publish(self, key: CollectionKey, tokens: Sequence[str]) -> Sequence[Published]:
-        return cast(Sequence[Published], await self._call("publish", key, tokens))
-
     def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:
         if tokens and self._up.is_set():  # a new process knows nothing of them
             self._send("discard", (key, tokens))
-
-    async def search(self, key: CollectionKey, query: StoreQuery) -> Sequence[Candidate]:
-        return cast(Sequence[Candidate], await self._call("search", key, query))
 
 
 async def _receive(reader: asyncio.StreamReader) -> tuple[int, bool, Any]:

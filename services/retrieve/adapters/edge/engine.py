@@ -20,8 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
-from services.retrieve.adapters.edge.index import Index
+from services.retrieve.adapters.edge.shards import Shards
+from services.retrieve.adapters.index import Index
 from services.runtime.errors import FailedPrecondition, Internal, RagmeshError
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 READS = frozenset(
     {
         "check_documents", "get_collection", "get_document", "list_chunks", "list_collections",
-        "list_documents", "search", "stats", "tenant_contents",
+        "list_documents", "search", "stats", "tenant_contents", "term_weights",
     }
 )  # fmt: skip
 WRITES = frozenset(
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(fileno=int(descriptor)) as link:
         try:
             lock = _own(Path(root))
-            index = Index(Path(root), int(open_shards))
+            index = open_index(Path(root), int(open_shards))
         except RagmeshError as error:
             link.sendall(pack((0, False, error)))
             return
@@ -105,6 +107,12 @@ def main(arguments: Sequence[str]) -> None:
         finally:
             index.close()
             lock.close()
+
+
+def open_index(root: Path, open_shards: int) -> Index:
+    """The index of a data folder, which it makes where there is none."""
+    (root / "shards").mkdir(parents=True, exist_ok=True)
+    return Index(Catalog(root / "catalog.sqlite"), Shards(root / "shards", open_shards))
 
 
 def _work(index: Index, calls: Calls, link: socket.socket) -> None:

@@ -11,31 +11,18 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from services.retrieve.adapters.edge.conditions import payload
-from services.retrieve.ports import Document, EncodedChunk, SparseVector
+from services.retrieve.adapters.conditions import translate
+from services.retrieve.adapters.points import DENSE, SPARSE, Allowed, payload, point_id
+from services.retrieve.ports import (
+    Bounds,
+    Document,
+    EncodedChunk,
+    NewCollection,
+    SparseVector,
+)
 from services.runtime.errors import DataLoss
 
 log = logging.getLogger(__name__)
-
-DENSE, SPARSE = "dense", "sparse"
-_INDEX_BITS = 20
-
-
-def point_id(version: int, index: int) -> int:
-    """A chunk's point: its document's version and its position."""
-    return version << _INDEX_BITS | index
-
-
-def version_of(point: int) -> int:
-    return point >> _INDEX_BITS
-
-
-def index_of(point: int) -> int:
-    return point & ((1 << _INDEX_BITS) - 1)
-
-
-def points_of(version: int, chunks: int) -> range:
-    return range(point_id(version, 0), point_id(version, chunks))
 
 
 class Shard:
@@ -51,7 +38,6 @@ class Shard:
         self.used = time.monotonic()
 
     def upsert(self, points: Iterable[tuple[int, Document, EncodedChunk]]) -> None:
-        """Write chunks, given with their documents' versions and facts."""
         self._edge.update(
             edge.UpdateOperation.upsert_points(
                 [
@@ -75,9 +61,15 @@ class Shard:
         self._edge.flush()
 
     def nearest(
-        self, vector: bytes | SparseVector, limit: int, filter_: Any
+        self, vector: bytes | SparseVector, limit: int, allowed: Allowed
     ) -> list[tuple[int, float]]:
-        """The points nearest to a dense (bytes) or a sparse vector, best first."""
+        filter_ = translate(
+            EdgeDialect(),
+            allowed.filter,
+            languages=allowed.languages,
+            hidden=allowed.hidden,
+            readable=allowed.readable,
+        )
         if isinstance(vector, SparseVector):
             query = edge.Query.Nearest(_sparse(vector), using=SPARSE)
         else:
@@ -86,9 +78,30 @@ class Shard:
         return [(int(hit.id), float(hit.score)) for hit in self._edge.query(request)]
 
     def payloads(self, points: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Payloads of the points that exist."""
         records = self._edge.retrieve(list(points), with_payload=True, with_vector=False)
         return {int(record.id): record.payload or {} for record in records}
+
+    def vectors(self, points: Sequence[int]) -> dict[int, bytes]:
+        records = self._edge.retrieve(list(points), with_payload=False, with_vector=[DENSE])
+        return {
+            int(one.id): np.asarray(_named(one.vector, DENSE), "<f4").tobytes() for one in records
+        }
+
+    def idf(self, terms: Sequence[int]) -> list[float]:
+        return [self._idf(term) for term in terms]
+
+    def _idf(self, term: int) -> float:
+        """A term's IDF, from the score that it alone gives the point that has most of it.
+
+        The engine does not tell its IDF; the score of a point is that times the point's weight.
+        """
+        query = edge.Query.Nearest(edge.SparseVector([term], [1.0]), using=SPARSE)
+        request = edge.QueryRequest(limit=1, query=query, with_vector=[SPARSE])
+        hits = self._edge.query(request)
+        if not hits:
+            return 0.0
+        vector = _named(hits[0].vector, SPARSE)
+        return float(hits[0].score / vector.values[vector.indices.index(term)])
 
     def count(self) -> int:
         """Points, current or not."""
@@ -107,23 +120,15 @@ class Shards:
         self._limit = limit
         self._open: OrderedDict[str, Shard] = OrderedDict()
 
-    def open(self, folder: str, dimensions: int, *, expect_data: bool) -> Shard:
-        """The shard of a folder.
-
-        Args:
-            folder: relative to the root.
-            dimensions: for a shard that is created.
-            expect_data: whether documents were acknowledged in it; if not, what a crash left of
-                its creation is removed and it is created again.
-
-        Raises:
-            DataLoss: COLLECTION_UNREADABLE.
-        """
+    def open(self, folder: str, facts: NewCollection, *, expect_data: bool) -> Shard:
+        """The shard of a folder, relative to the root; see `services.retrieve.adapters.points`."""
         shard = self._open.get(folder)
         if shard is None:
             while len(self._open) >= self._limit:
                 self.close(next(iter(self._open)))
-            shard = self._open[folder] = self._load(self._root / folder, dimensions, expect_data)
+            shard = self._open[folder] = self._load(
+                self._root / folder, facts.dimensions, expect_data
+            )
         self._open.move_to_end(folder)
         shard.used = time.monotonic()
         return shard
@@ -180,12 +185,41 @@ class Shards:
         return len(self._open)
 
 
+class EdgeDialect:
+    """Conditions of Qdrant Edge."""
+
+    def group(self, must: Sequence[Any], must_not: Sequence[Any], should: Sequence[Any]) -> Any:
+        return edge.Filter(
+            must=list(must) or None, must_not=list(must_not) or None, should=list(should) or None
+        )
+
+    def any_of(self, path: str, values: Sequence[str]) -> Any:
+        return edge.FieldCondition(path, match=edge.MatchAny(list(values)))
+
+    def numbers(self, path: str, bounds: Bounds) -> Any:
+        b = bounds
+        return edge.FieldCondition(
+            path, range=edge.RangeFloat(gt=b.gt, gte=b.gte, lt=b.lt, lte=b.lte)
+        )
+
+    def empty(self, path: str) -> Any:
+        return edge.IsEmptyCondition(path)
+
+    def points(self, points: frozenset[int]) -> Any:
+        return edge.HasIdCondition(set(points))
+
+
 def _config(dimensions: int) -> Any:
     return edge.EdgeConfig(
         vectors={DENSE: edge.EdgeVectorParams(size=dimensions, distance=edge.Distance.Cosine)},
         sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         max_search_threads=1,  # a pool for each open shard
     )
+
+
+def _named(vectors: Any, name: str) -> Any:
+    """One of a point's vectors. Edge's types allow points with a single, nameless one."""
+    return vectors[name]
 
 
 def _sparse(vector: SparseVector) -> Any:

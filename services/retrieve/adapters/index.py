@@ -1,4 +1,4 @@
-"""Collections of one data folder: catalog and shards together, one operation at a time.
+"""Collections of one store: catalog and shards together, one operation at a time.
 
 Publishing a batch: its versions are named orphans (commit), its points are written and flushed,
 then one commit makes the versions current and the replaced ones orphans, then their points go.
@@ -10,14 +10,12 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from services.retrieve.access import id_taken, may_read
-from services.retrieve.adapters.edge import conditions
-from services.retrieve.adapters.edge.catalog import (
+from services.retrieve.adapters.catalog import (
     Catalog,
     Row,
     Totals,
@@ -26,7 +24,8 @@ from services.retrieve.adapters.edge.catalog import (
     not_found,
     tenant_digest,
 )
-from services.retrieve.adapters.edge.shards import (
+from services.retrieve.adapters.points import (
+    Allowed,
     Shard,
     Shards,
     index_of,
@@ -120,12 +119,13 @@ class _Staged:
 
 
 class Index:
-    """The operations of the engine's process; every public method is one that the client calls."""
+    """The operations of a store over an engine of points; each public method is one of `Store`."""
 
-    def __init__(self, root: Path, open_shards: int, now: Callable[[], float] = time.time) -> None:
-        (root / "shards").mkdir(parents=True, exist_ok=True)
-        self._catalog = Catalog(root / "catalog.sqlite")
-        self._shards = Shards(root / "shards", open_shards)
+    def __init__(
+        self, catalog: Catalog, shards: Shards, now: Callable[[], float] = time.time
+    ) -> None:
+        self._catalog = catalog
+        self._shards = shards
         self._now = now
         self._states: dict[int, _State] = {}
         self._staged: dict[str, _Staged] = {}
@@ -341,28 +341,27 @@ class Index:
         state = self._state(key)
         if not state.readable(query.attributes).chunks:
             return []
-        readable = query.attributes if state.restricted else None
         shard = self._shard(state)
-        hidden = {
-            point
-            for version, chunks in state.hidden.items()
-            for point in points_of(version, chunks)
-        }
+        allowed = Allowed(
+            filter=query.filter,
+            hidden=frozenset(
+                point
+                for version, chunks in state.hidden.items()
+                for point in points_of(version, chunks)
+            ),
+            readable=query.attributes if state.restricted else None,
+        )
         dense: list[tuple[int, float]] = []
         sparse: list[tuple[int, float]] = []
         if query.dense is not None:
-            languages = query.dense_languages
-            allowed = conditions.to_edge(
-                query.filter, languages=languages, hidden=hidden, readable=readable
-            )
-            dense = shard.nearest(query.dense, query.depth, allowed)
+            covered = replace(allowed, languages=query.dense_languages)
+            dense = shard.nearest(query.dense, query.depth, covered)
         if query.sparse is not None and query.sparse.indices:
-            allowed = conditions.to_edge(
-                query.filter, languages=None, hidden=hidden, readable=readable
-            )
             sparse = shard.nearest(query.sparse, query.depth, allowed)
         fused = fuse(dense, sparse, query.weights)[: query.top_k]
-        payloads = shard.payloads([hit.id for hit in fused]) if fused else {}
+        points = [hit.id for hit in fused]
+        payloads = shard.payloads(points) if points else {}
+        vectors = shard.vectors(points) if points and query.vectors else {}
         documents = self._catalog.of_versions({version_of(hit.id) for hit in fused})
         return [
             Candidate(
@@ -372,9 +371,14 @@ class Index:
                 hit.sparse_rank,
                 hit.dense_score,
                 hit.sparse_score,
+                vectors.get(hit.id),
             )
             for hit in fused
         ]
+
+    def term_weights(self, key: CollectionKey, terms: Sequence[int]) -> list[float]:
+        state = self._state(key)
+        return self._shard(state).idf(terms) if state.documents else [0.0] * len(terms)
 
     def stats(self) -> dict[str, int]:
         """Gauges for the metrics."""
@@ -413,8 +417,8 @@ class Index:
             raise id_taken(document_id)
 
     def _shard(self, state: _State) -> Shard:
-        facts, acknowledged = state.row.facts, state.documents > 0
-        shard = self._shards.open(state.row.folder, facts.dimensions, expect_data=acknowledged)
+        row, acknowledged = state.row, state.documents > 0
+        shard = self._shards.open(row.folder, row.facts, expect_data=acknowledged)
         if state.leftover:
             state.leftover = False
             log.info("removing what an earlier process left", extra={"orphans": len(state.hidden)})
@@ -442,7 +446,7 @@ class Index:
             state.removed.append(version)
 
 
-def _stored(document: Document, point: int, payload: dict[str, Any]) -> StoredChunk:
+def _stored(document: Document, point: int, payload: Mapping[str, Any]) -> StoredChunk:
     identity = f"{document.id}\0{document.content_hash}".encode()
     return StoredChunk(
         chunk_id=f"{hashlib.sha256(identity).hexdigest()[:24]}-{index_of(point)}",

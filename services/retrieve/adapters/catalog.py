@@ -1,8 +1,9 @@
 """What exists, in SQLite: the one truth about which version of a document is current.
 
-Chunks lie in Edge under the version that wrote them. A version is visible when `documents` names
-it; one that is named in `orphans` is being written or waits to be removed. So one commit publishes
-a batch, and a restart knows what to clean up. WAL with synchronous=FULL: a commit is on disk.
+Chunks lie in the engine under the version that wrote them. A version is visible when `documents`
+names it; one that is named in `orphans` is being written or waits to be removed. So one commit
+publishes a batch, and a restart knows what to clean up. WAL with synchronous=FULL: a commit is on
+disk.
 """
 
 import hashlib
@@ -88,8 +89,8 @@ class Totals:
 class Catalog:
     """The tables. Not thread-safe: the engine has one thread that works."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create.
+    def __init__(self, path: Path | str) -> None:
+        """Open or create; ``:memory:`` keeps it for as long as the process lives.
 
         Raises:
             FailedPrecondition: DATA_TOO_NEW, when a later version of ragmesh wrote it.

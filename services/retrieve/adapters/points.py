@@ -1,0 +1,143 @@
+"""What an engine that keeps chunks as points has to offer, and how a chunk becomes a point.
+
+`services.retrieve.adapters.index` does everything else: an engine behind it needs two classes,
+a `Shard` for one collection's points and `Shards` that opens them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from services.retrieve.adapters.conditions import ACCESS, METADATA, facets
+from services.retrieve.ports import (
+    Attributes,
+    Chunk,
+    Document,
+    EncodedChunk,
+    Filter,
+    NewCollection,
+    SparseVector,
+)
+
+DENSE, SPARSE = "dense", "sparse"
+"""The names of a point's vectors."""
+_INDEX_BITS = 20
+
+
+def point_id(version: int, index: int) -> int:
+    """A chunk's point: its document's version and its position."""
+    return version << _INDEX_BITS | index
+
+
+def version_of(point: int) -> int:
+    return point >> _INDEX_BITS
+
+
+def index_of(point: int) -> int:
+    return point & ((1 << _INDEX_BITS) - 1)
+
+
+def points_of(version: int, chunks: int) -> range:
+    return range(point_id(version, 0), point_id(version, chunks))
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a search may find."""
+
+    filter: Filter | None = None
+    """The caller's, already checked."""
+    languages: Sequence[str] | None = None
+    """The only languages to find; None for all."""
+    hidden: frozenset[int] = frozenset()
+    """Points that are not current and must not be found."""
+    readable: Attributes | None = None
+    """The caller's attributes, one of which an access list must name; None where the caller may
+    read all that is there."""
+
+
+class Shard(Protocol):
+    """One collection's points. Writes may be lost until `flush` has returned."""
+
+    def upsert(self, points: Iterable[tuple[int, Document, EncodedChunk]]) -> None:
+        """Write chunks, given with their documents' versions and facts."""
+
+    def delete(self, points: Sequence[int]) -> None:
+        """Delete points; some may not exist."""
+
+    def flush(self) -> None:
+        """Make what was written and deleted durable, where the engine is."""
+
+    def nearest(
+        self, vector: bytes | SparseVector, limit: int, allowed: Allowed
+    ) -> list[tuple[int, float]]:
+        """The points nearest to a dense (bytes) or a sparse vector with their scores, best first.
+
+        Dense scores are cosines; sparse scores are products with the query's weights multiplied
+        by the terms' IDF over the collection's points.
+        """
+
+    def payloads(self, points: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
+        """Payloads of the points that exist."""
+
+    def vectors(self, points: Sequence[int]) -> Mapping[int, bytes]:
+        """Dense vectors of the points that exist: little-endian float32, of length 1."""
+
+    def idf(self, terms: Sequence[int]) -> list[float]:
+        """The weight that `nearest` gives each term; 0 for one that no point has."""
+
+
+class Shards(Protocol):
+    """The open shards of one store."""
+
+    def open(self, folder: str, facts: NewCollection, *, expect_data: bool) -> Shard:
+        """The shard of a folder.
+
+        Args:
+            folder: the tenant's part, a slash, and a part that no other collection has.
+            facts: the collection's.
+            expect_data: whether documents were acknowledged in it; if not, what a crash left of
+                its creation is removed and it is created again.
+
+        Raises:
+            DataLoss: COLLECTION_UNREADABLE.
+        """
+
+    def remove(self, folder: str) -> None:
+        """Delete a shard with its data; it may be gone already."""
+
+    def folders(self, parent: str) -> int:
+        """How many folders a tenant has on disk, its own included."""
+
+    def remove_parent(self, parent: str) -> None:
+        """Delete a tenant's folder with whatever lies in it."""
+
+    def close_idle(self, seconds: float) -> None:
+        """Close shards that nobody used for so long."""
+
+    def close_all(self) -> None:
+        """Close everything, durably."""
+
+    def __len__(self) -> int:
+        """How many are open."""
+
+
+def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:
+    """A chunk's payload: what filters look at, and its texts."""
+    values: dict[str, Any] = {
+        "document_id": document.id,
+        "version": version,
+        "text": chunk.text,
+        "language": chunk.language,
+        "source": document.source,
+        "title": document.title,
+        "heading": chunk.heading,
+        METADATA: facets(document.metadata_json),
+    }
+    if chunk.normalized_text != chunk.text:
+        values["normalized_text"] = chunk.normalized_text
+    if chunk.page is not None:
+        values["page"] = chunk.page
+    if document.access:
+        values[ACCESS] = list(document.access)
+    return values
