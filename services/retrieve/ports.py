@@ -65,6 +65,8 @@ class Collection:
     """Chunks by language."""
     generation: str
     """Differs when a collection of the same name is deleted and made again."""
+    profile: str = ""
+    """What was learned from its chunks, as `services.retrieve.profiles` writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,18 @@ class EncodedChunk:
     dense: bytes
     """Little-endian float32."""
     sparse: SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedChunk:
+    """A current chunk as it was indexed, for learning from it."""
+
+    position: int
+    """Where the store keeps it: grows from document to document, and is never used again."""
+    title: str
+    chunk: Chunk
+    dense: bytes
+    """Little-endian float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +368,22 @@ class Store(Protocol):
 
     async def term_weights(self, key: CollectionKey, terms: Sequence[int]) -> Sequence[float]:
         """The IDF of each term in the collection, as `search` uses it; 0 for an unknown term."""
+
+    # Learning from a collection's chunks, whoever may read them
+
+    async def sample(self, key: CollectionKey, limit: int, seed: int) -> Sequence[IndexedChunk]:
+        """Chunks drawn at random; the same ones for the same seed and content."""
+
+    async def scan(self, key: CollectionKey, after: int, limit: int) -> Sequence[IndexedChunk]:
+        """Chunks at positions greater than `after`, in order."""
+
+    async def replace_sparse(
+        self, key: CollectionKey, vectors: Sequence[tuple[int, SparseVector]]
+    ) -> None:
+        """Give chunks, named by position, other sparse vectors; those that are gone stay gone."""
+
+    async def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
+        """Keep a profile; nothing happens when another generation has the name."""
 
 
 @dataclass(frozen=True, slots=True)

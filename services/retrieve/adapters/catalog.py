@@ -27,7 +27,7 @@ from services.retrieve.ports import (
 )
 from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """2: documents have access lists."""
 
 _SCHEMA = """
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS collections (
     folder TEXT NOT NULL UNIQUE, description TEXT NOT NULL, encoder TEXT NOT NULL,
     dimensions INTEGER NOT NULL, analyzer TEXT NOT NULL, tokenizer_id TEXT NOT NULL,
     chunk_tokens INTEGER NOT NULL, chunk_overlap INTEGER NOT NULL, created_at REAL NOT NULL,
-    UNIQUE (tenant, name)
+    profile TEXT NOT NULL DEFAULT '', UNIQUE (tenant, name)
 );
 CREATE TABLE IF NOT EXISTS documents (
     collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
@@ -68,6 +68,7 @@ class Row:
     folder: str
     facts: NewCollection
     created_at: float
+    profile: str
 
 
 @dataclass(slots=True)
@@ -109,6 +110,8 @@ class Catalog:
         self._db.execute("PRAGMA secure_delete = ON")
         if found == 1:
             self._db.execute("ALTER TABLE documents ADD COLUMN access TEXT NOT NULL DEFAULT '[]'")
+        if found in (1, 2):
+            self._db.execute("ALTER TABLE collections ADD COLUMN profile TEXT NOT NULL DEFAULT ''")
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
@@ -167,7 +170,7 @@ class Catalog:
         """Raises: NotFound COLLECTION_NOT_FOUND."""
         row = self._db.execute(
             "SELECT id, folder, description, encoder, dimensions, analyzer, tokenizer_id,"
-            " chunk_tokens, chunk_overlap, created_at FROM collections"
+            " chunk_tokens, chunk_overlap, created_at, profile FROM collections"
             " WHERE tenant = ? AND name = ?",
             (key.tenant, key.name),
         ).fetchone()
@@ -177,7 +180,7 @@ class Catalog:
                 f"The collection {key.name[:100]!r} does not exist.",
                 field="collection",
             )
-        return Row(row[0], row[1], NewCollection(key, *row[2:9]), row[9])
+        return Row(row[0], row[1], NewCollection(key, *row[2:9]), row[9], row[10])
 
     def names(self, tenant: str, after: str = "", limit: int = -1) -> list[str]:
         rows = self._db.execute(
@@ -195,6 +198,9 @@ class Catalog:
             (tenant, tenant),
         ).fetchone()
         return row[0], row[1], row[2]
+
+    def set_profile(self, collection: int, profile: str) -> None:
+        self._db.execute("UPDATE collections SET profile = ? WHERE id = ?", (profile, collection))
 
     def drop(self, row: Row) -> None:
         """Forget a collection and remember that its folder is to be removed."""
@@ -246,6 +252,15 @@ class Catalog:
             wanted,
         )
         return {row[0]: _document(row[1:]) for row in rows}
+
+    def versions(self, collection: int, first: int, limit: int) -> list[tuple[int, int]]:
+        """Current versions from `first` on, with their chunks, in order; -1 for no limit."""
+        rows = self._db.execute(
+            "SELECT version, chunks FROM documents WHERE collection = ? AND version >= ?"
+            " ORDER BY version LIMIT ?",
+            (collection, first, limit),
+        )
+        return [(version, chunks) for version, chunks in rows]
 
     def unchanged(
         self, collection: int, versions: Sequence[tuple[str, str]]
@@ -348,5 +363,5 @@ def describe(row: Row, totals: Totals) -> Collection:
     return Collection(
         facts.key.name, facts.description, facts.encoder, facts.dimensions, facts.analyzer,
         facts.tokenizer_id, facts.chunk_tokens, facts.chunk_overlap, totals.documents,
-        totals.chunks, row.created_at, dict(+totals.languages), row.folder,
+        totals.chunks, row.created_at, dict(+totals.languages), row.folder, row.profile,
     )  # fmt: skip

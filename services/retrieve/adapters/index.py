@@ -6,8 +6,11 @@ Searches leave out the points of orphans, so a document changes at the commit an
 moment. Whatever dies in between, orphans are removed when the collection is opened next.
 """
 
+import bisect
 import hashlib
+import itertools
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,13 +40,16 @@ from services.retrieve.fusion import fuse
 from services.retrieve.ports import (
     Attributes,
     Candidate,
+    Chunk,
     Collection,
     CollectionKey,
     Document,
     EncodedChunk,
+    IndexedChunk,
     NewCollection,
     Published,
     PublishStatus,
+    SparseVector,
     StoredChunk,
     StoreQuery,
     TenantContents,
@@ -379,6 +385,64 @@ class Index:
     def term_weights(self, key: CollectionKey, terms: Sequence[int]) -> list[float]:
         state = self._state(key)
         return self._shard(state).idf(terms) if state.documents else [0.0] * len(terms)
+
+    # Learning
+
+    def sample(self, key: CollectionKey, limit: int, seed: int) -> list[IndexedChunk]:
+        state = self._state(key)
+        versions = self._catalog.versions(state.row.id, 0, -1)
+        ends = list(itertools.accumulate(chunks for _, chunks in versions))
+        total = ends[-1] if ends else 0
+        drawn = random.Random(seed).sample(range(total), min(limit, total))  # noqa: S311
+        points = []
+        for number in sorted(drawn):
+            place = bisect.bisect_right(ends, number)
+            version, chunks = versions[place]
+            points.append(point_id(version, number - (ends[place] - chunks)))
+        return self._indexed(state, points)
+
+    def scan(self, key: CollectionKey, after: int, limit: int) -> list[IndexedChunk]:
+        state = self._state(key)
+        versions = self._catalog.versions(state.row.id, version_of(after), limit + 1)
+        points = (point for one in versions for point in points_of(*one) if point > after)
+        return self._indexed(state, list(itertools.islice(points, limit)))
+
+    def _indexed(self, state: _State, points: Sequence[int]) -> list[IndexedChunk]:
+        if not points:
+            return []
+        shard = self._shard(state)
+        payloads, vectors = shard.payloads(points), shard.vectors(points)
+        found = []
+        for point in points:
+            one = payloads[point]
+            text, page = one["text"], one.get("page")
+            normalized = one.get("normalized_text", text)
+            chunk = Chunk(index_of(point), text, normalized, one["heading"], page, one["language"])
+            found.append(IndexedChunk(point, one["title"], chunk, vectors[point]))
+        return found
+
+    def replace_sparse(
+        self, key: CollectionKey, vectors: Sequence[tuple[int, SparseVector]]
+    ) -> None:
+        state = self._state(key)
+        documents = self._catalog.of_versions({version_of(point) for point, _ in vectors})
+        current = {point: one for point, one in vectors if version_of(point) in documents}
+        shard = self._shard(state)
+        shard.upsert(
+            (
+                version_of(one.position),
+                documents[version_of(one.position)],
+                EncodedChunk("", one.chunk, one.dense, current[one.position]),
+            )
+            for one in self._indexed(state, list(current))
+        )
+        shard.flush()
+
+    def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
+        state = self._state(key)
+        if state.row.folder == generation:
+            self._catalog.set_profile(state.row.id, profile)
+            state.row = replace(state.row, profile=profile)
 
     def stats(self) -> dict[str, int]:
         """Gauges for the metrics."""

@@ -14,8 +14,10 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     EncodedChunk,
+    IndexedChunk,
     NewCollection,
     Published,
+    SparseVector,
     StoredChunk,
     StoreQuery,
     TenantContents,
@@ -103,6 +105,20 @@ class IndexStore(ABC):
 
     async def term_weights(self, key: CollectionKey, terms: Sequence[int]) -> Sequence[float]:
         return cast(Sequence[float], await self._call("term_weights", key, terms))
+
+    async def sample(self, key: CollectionKey, limit: int, seed: int) -> Sequence[IndexedChunk]:
+        return cast(Sequence[IndexedChunk], await self._call("sample", key, limit, seed))
+
+    async def scan(self, key: CollectionKey, after: int, limit: int) -> Sequence[IndexedChunk]:
+        return cast(Sequence[IndexedChunk], await self._call("scan", key, after, limit))
+
+    async def replace_sparse(
+        self, key: CollectionKey, vectors: Sequence[tuple[int, SparseVector]]
+    ) -> None:
+        await self._call("replace_sparse", key, vectors)
+
+    async def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
+        await self._call("set_profile", key, generation, profile)
 
 
 class InProcessStore(IndexStore):

@@ -27,6 +27,7 @@ _TYPES = (
     ports.Document,
     ports.EncodedChunk,
     ports.Filter,
+    ports.IndexedChunk,
     ports.NewCollection,
     ports.Published,
     ports.SparseVector,
