@@ -23,18 +23,18 @@ from services.retrieve.ports import (
     Analyzer,
     ArmWeights,
     Attributes,
-    Candidate,
     Collection,
     CollectionKey,
     Document,
     EncoderFacts,
-    Filter,
     Matrix,
     NewCollection,
     Store,
     StoredChunk,
     StoreQuery,
 )
+from services.retrieve.results import Plan, Results
+from services.retrieve.searches import Found, Reasons, Search, check_search
 from services.retrieve.tasks import together
 from services.runtime.errors import (
     FailedPrecondition,
@@ -52,41 +52,13 @@ SEARCH_SECONDS = Histogram(
 )
 
 DEFAULT_ENCODER_ALIAS = "default-embedding"
-DEFAULT_TOP_K = 10
-MAX_TOP_K = 1000
-MAX_QUERY_CHARACTERS = 8192
 MAX_EMBED_INPUTS = 2048
 MAX_SCORE_TEXTS = 256
 MAX_RERANK_TEXTS = 1000
 MAX_CHECKED_DOCUMENTS = 1000
 MAX_DESCRIPTION = 1000
 MIN_CHUNK_TOKENS = 16
-MIN_DEPTH = 200
-"""Candidates of each arm, at least: a fusion of few candidates forgets what one arm ranked low."""
 _NAME = re.compile(r"[^\W_][\w.\-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A search; `mode` is hybrid, dense or sparse; zero and None mean the defaults."""
-
-    collection: str
-    query: str
-    language: str = ""
-    mode: str = "hybrid"
-    top_k: int = 0
-    filter: Filter | None = None
-    rerank: bool = False
-    attributes: Attributes = ()
-    """The caller's, for access lists."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The hits of a search, and how the arms were weighed."""
-
-    hits: Sequence[Candidate]
-    weights: ArmWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +103,28 @@ class Retrieval:
     async def search(self, tenant: str, request: Search) -> Found:
         if request.rerank:
             raise reranker_not_configured("rerank")
-        query = _query_text(request.query)
-        if not 0 <= request.top_k <= MAX_TOP_K:
-            raise InvalidArgument(
-                "TOP_K_OUT_OF_RANGE", f"top_k lies from 1 to {MAX_TOP_K}.", field="top_k"
-            )
+        queries = check_search(request)
         if request.filter is not None:
             check_filter(request.filter)
         key = CollectionKey(tenant, request.collection)
         collection = await self.store.get_collection(key, request.attributes)
         self.check_match(collection, dense=request.mode != "sparse")
-        language = request.language or detect_language(query)
-        top_k = request.top_k or DEFAULT_TOP_K
+        plans = [await self._plan(collection, request, query) for query in queries]
+        results = Results(
+            store=self.store,
+            analyzer=self.analyzer,
+            covers=self.encoder.facts.covers,
+            key=key,
+            collection=collection,
+            search=request,
+            plans=plans,
+        )
+        with SEARCH_SECONDS.labels(request.mode).time():
+            return await results.find()
 
+    async def _plan(self, collection: Collection, request: Search, query: str) -> Plan:
+        """Vectors and weights of one query; `Results` sets how many candidates it needs."""
+        language = request.language or detect_language(query)
         dense: bytes | None = None
         sparse = self.analyzer.query(query, language)
         dense_languages: tuple[str, ...] | None = None
@@ -157,8 +138,8 @@ class Retrieval:
                 collection, query, language, has_terms=bool(sparse.indices)
             )
         plan = StoreQuery(
-            top_k=top_k,
-            depth=max(top_k, MIN_DEPTH),
+            top_k=1,
+            depth=1,
             weights=weights,
             dense=dense if weights.dense else None,
             sparse=sparse if weights.sparse else None,
@@ -166,8 +147,28 @@ class Retrieval:
             dense_languages=dense_languages,
             attributes=request.attributes,
         )
-        with SEARCH_SECONDS.labels(request.mode).time():
-            return Found(await self.store.search(key, plan), weights)
+        left_out = self._left_out(request.mode, collection, language, weights)
+        return Plan(plan, Reasons(query, language, weights, *left_out))
+
+    def _left_out(
+        self, mode: str, collection: Collection, language: str, weights: ArmWeights
+    ) -> tuple[str, str]:
+        """Why the dense and the sparse arm are not asked; empty for one that is."""
+        if mode != "hybrid":
+            asked = f"mode is {mode}"
+            return ("", asked) if mode == "dense" else (asked, "")
+        dense = sparse = ""
+        if not weights.dense:
+            facts = self.encoder.facts
+            if not facts.covers(language):
+                dense = f"the encoder does not represent the query's language, {language}"
+            elif not covered_languages(facts, collection.languages):
+                dense = "the encoder represents none of the collection's languages"
+            else:
+                dense = "the encoder's ranking is of no use for this query or collection"
+        if not weights.sparse:
+            sparse = "the query has no terms, only function words"
+        return dense, sparse
 
     async def _weigh(
         self, collection: Collection, query: str, language: str, *, has_terms: bool
@@ -414,19 +415,6 @@ def reranker_not_configured(field: str) -> RagmeshError:
     return FailedPrecondition(
         "RERANKER_NOT_CONFIGURED", "No reranker is configured; ask without it.", field=field
     )
-
-
-def _query_text(query: str) -> str:
-    if len(query) > MAX_QUERY_CHARACTERS:
-        raise InvalidArgument(
-            "QUERY_TOO_LONG",
-            f"A query has at most {MAX_QUERY_CHARACTERS} characters.",
-            field="query",
-        )
-    text = normalize(query)
-    if not text:
-        raise InvalidArgument("QUERY_EMPTY", "The query is empty.", field="query")
-    return text
 
 
 def _check_count(inputs: Sequence[object], most: int, field: str) -> None:

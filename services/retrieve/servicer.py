@@ -1,7 +1,7 @@
 """Protobuf to dataclasses and back; decides nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,12 +13,10 @@ from ragmesh.retrieve.v1 import filter_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
 from ragmesh.type.v1 import passage_pb2
-from services.retrieve import ports
+from services.retrieve import ports, searches
 from services.retrieve.core import (
     DEFAULT_ENCODER_ALIAS,
-    Found,
     Retrieval,
-    Search,
     reranker_not_configured,
 )
 from services.retrieve.indexing import Frame, Indexing
@@ -64,7 +62,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         caller = current_caller()
         found = await self._retrieval.search(
             caller.tenant,
-            Search(
+            searches.Search(
                 collection=request.collection,
                 query=request.query,
                 language=request.language,
@@ -73,6 +71,15 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
                 filter=_filter(request.filter) if request.HasField("filter") else None,
                 rerank=request.rerank,
                 attributes=caller.attributes,
+                queries=request.queries,
+                diversity=request.diversity,
+                by_document=request.group_by == pb.GROUP_BY_DOCUMENT,
+                group_size=request.group_size,
+                min_score=request.min_score if request.HasField("min_score") else None,
+                relevant_only=request.relevant_only,
+                highlights=request.highlights,
+                neighbors=request.neighbors,
+                explain=request.explain,
             ),
         )
         return _search_response(found)
@@ -390,20 +397,55 @@ def _scalar(value: struct_pb2.Value, field: str) -> ports.Scalar:
     )
 
 
-def _search_response(found: Found) -> pb.SearchResponse:
-    return pb.SearchResponse(
-        hits=[
-            pb.Hit(
-                passage=_passage(hit.chunk, hit.score),
-                dense_rank=hit.dense_rank,
-                sparse_rank=hit.sparse_rank,
-                dense_score=hit.dense_score,
-                sparse_score=hit.sparse_score,
-            )
-            for hit in found.hits
-        ],
-        weights=pb.ArmWeights(dense=found.weights.dense, sparse=found.weights.sparse),
+def _search_response(found: searches.Found) -> pb.SearchResponse:
+    response = pb.SearchResponse(
+        hits=[_hit(one) for one in found.hits], weights=_weights(found.weights)
     )
+    if found.reasons:
+        response.explanation.candidates = found.candidates
+        response.explanation.queries.extend(
+            pb.QueryExplanation(
+                query=one.query,
+                language=one.language,
+                weights=_weights(one.weights),
+                dense_left_out=one.dense_left_out,
+                sparse_left_out=one.sparse_left_out,
+            )
+            for one in found.reasons
+        )
+    return response
+
+
+def _weights(weights: ports.ArmWeights) -> pb.ArmWeights:
+    return pb.ArmWeights(dense=weights.dense, sparse=weights.sparse)
+
+
+def _hit(hit: searches.Hit) -> pb.Hit:
+    candidate = hit.candidate
+    made = pb.Hit(
+        passage=_passage(candidate.chunk, candidate.score),
+        dense_rank=candidate.dense_rank,
+        sparse_rank=candidate.sparse_rank,
+        dense_score=candidate.dense_score,
+        sparse_score=candidate.sparse_score,
+        before=[_passage(one, 0.0) for one in hit.before],
+        after=[_passage(one, 0.0) for one in hit.after],
+    )
+    if hit.highlights is not None:
+        made.highlights.SetInParent()
+        made.highlights.terms.extend(_spans(hit.highlights.terms))
+        made.highlights.sentences.extend(_spans(hit.highlights.sentences))
+    if hit.reasons is not None:
+        made.explanation.matched_terms.extend(hit.reasons.matched_terms)
+        made.explanation.coverage = hit.reasons.coverage
+        made.explanation.query_ranks.extend(
+            pb.QueryRank(rank=rank) for rank in hit.reasons.query_ranks
+        )
+    return made
+
+
+def _spans(spans: Iterable[searches.Span]) -> list[pb.TextSpan]:
+    return [pb.TextSpan(start=one.start, end=one.end) for one in spans]
 
 
 def _passage(chunk: ports.StoredChunk, score: float) -> passage_pb2.Passage:

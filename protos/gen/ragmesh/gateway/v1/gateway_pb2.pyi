@@ -16,18 +16,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Retrieval(_message.Message):
-    __slots__ = ("collection", "mode", "top_k", "rerank", "filter")
+    __slots__ = ("collection", "mode", "top_k", "rerank", "filter", "diversity", "group_by", "group_size", "min_score", "relevant_only")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     RERANK_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    RELEVANT_ONLY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     mode: _retrieve_pb2.SearchMode
     top_k: int
     rerank: bool
     filter: _filter_pb2.Filter
-    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[_retrieve_pb2.SearchMode, str]] = ..., top_k: _Optional[int] = ..., rerank: _Optional[bool] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ...) -> None: ...
+    diversity: float
+    group_by: _retrieve_pb2.GroupBy
+    group_size: int
+    min_score: float
+    relevant_only: bool
+    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[_retrieve_pb2.SearchMode, str]] = ..., top_k: _Optional[int] = ..., rerank: _Optional[bool] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[_retrieve_pb2.GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
     __slots__ = ("query", "retrieval", "session_id", "model", "sampling")
@@ -89,18 +99,28 @@ class Sources(_message.Message):
     def __init__(self, passages: _Optional[_Iterable[_Union[_passage_pb2.Passage, _Mapping]]] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "retrieval")
+    __slots__ = ("query", "retrieval", "queries", "highlights", "neighbors", "explain")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     RETRIEVAL_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    HIGHLIGHTS_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     query: str
     retrieval: Retrieval
-    def __init__(self, query: _Optional[str] = ..., retrieval: _Optional[_Union[Retrieval, _Mapping]] = ...) -> None: ...
+    queries: _containers.RepeatedScalarFieldContainer[str]
+    highlights: bool
+    neighbors: int
+    explain: bool
+    def __init__(self, query: _Optional[str] = ..., retrieval: _Optional[_Union[Retrieval, _Mapping]] = ..., queries: _Optional[_Iterable[str]] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits",)
+    __slots__ = ("hits", "explanation")
     HITS_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[_retrieve_pb2.Hit]
-    def __init__(self, hits: _Optional[_Iterable[_Union[_retrieve_pb2.Hit, _Mapping]]] = ...) -> None: ...
+    explanation: _retrieve_pb2.SearchExplanation
+    def __init__(self, hits: _Optional[_Iterable[_Union[_retrieve_pb2.Hit, _Mapping]]] = ..., explanation: _Optional[_Union[_retrieve_pb2.SearchExplanation, _Mapping]] = ...) -> None: ...
 
 class ChatRequest(_message.Message):
     __slots__ = ("generate", "retrieval", "session_id")

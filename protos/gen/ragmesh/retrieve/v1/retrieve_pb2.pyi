@@ -26,6 +26,11 @@ class InputType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INPUT_TYPE_QUERY: _ClassVar[InputType]
     INPUT_TYPE_PASSAGE: _ClassVar[InputType]
 
+class GroupBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GROUP_BY_UNSPECIFIED: _ClassVar[GroupBy]
+    GROUP_BY_DOCUMENT: _ClassVar[GroupBy]
+
 class IndexStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     INDEX_STATUS_UNSPECIFIED: _ClassVar[IndexStatus]
@@ -45,6 +50,8 @@ SEARCH_MODE_SPARSE: SearchMode
 INPUT_TYPE_UNSPECIFIED: InputType
 INPUT_TYPE_QUERY: InputType
 INPUT_TYPE_PASSAGE: InputType
+GROUP_BY_UNSPECIFIED: GroupBy
+GROUP_BY_DOCUMENT: GroupBy
 INDEX_STATUS_UNSPECIFIED: IndexStatus
 INDEX_STATUS_INDEXED: IndexStatus
 INDEX_STATUS_REPLACED: IndexStatus
@@ -54,7 +61,7 @@ MODEL_KIND_ENCODER: ModelKind
 MODEL_KIND_RERANKER: ModelKind
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "query", "language", "mode", "top_k", "filter", "rerank")
+    __slots__ = ("collection", "query", "language", "mode", "top_k", "filter", "rerank", "queries", "diversity", "group_by", "group_size", "min_score", "relevant_only", "highlights", "neighbors", "explain")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +69,15 @@ class SearchRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     RERANK_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    RELEVANT_ONLY_FIELD_NUMBER: _ClassVar[int]
+    HIGHLIGHTS_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     collection: str
     query: str
     language: str
@@ -69,31 +85,104 @@ class SearchRequest(_message.Message):
     top_k: int
     filter: _filter_pb2.Filter
     rerank: bool
-    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., language: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., rerank: _Optional[bool] = ...) -> None: ...
+    queries: _containers.RepeatedScalarFieldContainer[str]
+    diversity: float
+    group_by: GroupBy
+    group_size: int
+    min_score: float
+    relevant_only: bool
+    highlights: bool
+    neighbors: int
+    explain: bool
+    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., language: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., rerank: _Optional[bool] = ..., queries: _Optional[_Iterable[str]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "weights")
+    __slots__ = ("hits", "weights", "explanation")
     HITS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     weights: ArmWeights
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ...) -> None: ...
+    explanation: SearchExplanation
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., explanation: _Optional[_Union[SearchExplanation, _Mapping]] = ...) -> None: ...
+
+class SearchExplanation(_message.Message):
+    __slots__ = ("queries", "candidates")
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    queries: _containers.RepeatedCompositeFieldContainer[QueryExplanation]
+    candidates: int
+    def __init__(self, queries: _Optional[_Iterable[_Union[QueryExplanation, _Mapping]]] = ..., candidates: _Optional[int] = ...) -> None: ...
+
+class QueryExplanation(_message.Message):
+    __slots__ = ("query", "language", "weights", "dense_left_out", "sparse_left_out")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    DENSE_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    language: str
+    weights: ArmWeights
+    dense_left_out: str
+    sparse_left_out: str
+    def __init__(self, query: _Optional[str] = ..., language: _Optional[str] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., dense_left_out: _Optional[str] = ..., sparse_left_out: _Optional[str] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("passage", "dense_rank", "sparse_rank", "dense_score", "sparse_score", "rerank_score")
+    __slots__ = ("passage", "dense_rank", "sparse_rank", "dense_score", "sparse_score", "rerank_score", "highlights", "before", "after", "explanation")
     PASSAGE_FIELD_NUMBER: _ClassVar[int]
     DENSE_RANK_FIELD_NUMBER: _ClassVar[int]
     SPARSE_RANK_FIELD_NUMBER: _ClassVar[int]
     DENSE_SCORE_FIELD_NUMBER: _ClassVar[int]
     SPARSE_SCORE_FIELD_NUMBER: _ClassVar[int]
     RERANK_SCORE_FIELD_NUMBER: _ClassVar[int]
+    HIGHLIGHTS_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     passage: _passage_pb2.Passage
     dense_rank: int
     sparse_rank: int
     dense_score: float
     sparse_score: float
     rerank_score: float
-    def __init__(self, passage: _Optional[_Union[_passage_pb2.Passage, _Mapping]] = ..., dense_rank: _Optional[int] = ..., sparse_rank: _Optional[int] = ..., dense_score: _Optional[float] = ..., sparse_score: _Optional[float] = ..., rerank_score: _Optional[float] = ...) -> None: ...
+    highlights: Highlights
+    before: _containers.RepeatedCompositeFieldContainer[_passage_pb2.Passage]
+    after: _containers.RepeatedCompositeFieldContainer[_passage_pb2.Passage]
+    explanation: HitExplanation
+    def __init__(self, passage: _Optional[_Union[_passage_pb2.Passage, _Mapping]] = ..., dense_rank: _Optional[int] = ..., sparse_rank: _Optional[int] = ..., dense_score: _Optional[float] = ..., sparse_score: _Optional[float] = ..., rerank_score: _Optional[float] = ..., highlights: _Optional[_Union[Highlights, _Mapping]] = ..., before: _Optional[_Iterable[_Union[_passage_pb2.Passage, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[_passage_pb2.Passage, _Mapping]]] = ..., explanation: _Optional[_Union[HitExplanation, _Mapping]] = ...) -> None: ...
+
+class Highlights(_message.Message):
+    __slots__ = ("terms", "sentences")
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    terms: _containers.RepeatedCompositeFieldContainer[TextSpan]
+    sentences: _containers.RepeatedCompositeFieldContainer[TextSpan]
+    def __init__(self, terms: _Optional[_Iterable[_Union[TextSpan, _Mapping]]] = ..., sentences: _Optional[_Iterable[_Union[TextSpan, _Mapping]]] = ...) -> None: ...
+
+class TextSpan(_message.Message):
+    __slots__ = ("start", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class HitExplanation(_message.Message):
+    __slots__ = ("matched_terms", "coverage", "query_ranks")
+    MATCHED_TERMS_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    QUERY_RANKS_FIELD_NUMBER: _ClassVar[int]
+    matched_terms: _containers.RepeatedScalarFieldContainer[str]
+    coverage: float
+    query_ranks: _containers.RepeatedCompositeFieldContainer[QueryRank]
+    def __init__(self, matched_terms: _Optional[_Iterable[str]] = ..., coverage: _Optional[float] = ..., query_ranks: _Optional[_Iterable[_Union[QueryRank, _Mapping]]] = ...) -> None: ...
+
+class QueryRank(_message.Message):
+    __slots__ = ("rank",)
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    def __init__(self, rank: _Optional[int] = ...) -> None: ...
 
 class ArmWeights(_message.Message):
     __slots__ = ("dense", "sparse")
