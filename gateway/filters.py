@@ -4,7 +4,9 @@
      "not": {"tags": "draft"}, "any": [{"page": 1}, {"title": "Overview"}]}
 
 All members hold together. A value stands for equality, a list for any of its members, an object
-with `gt`, `gte`, `lt`, `lte` for a range of numbers or of dates. `not` holds a filter, or a list
+with `gt`, `gte`, `lt`, `lte` for a range of numbers, or of dates and times as RFC 3339 writes them
+(`2026-11-21`, `2026-11-21T09:00:00+09:00`), compared with strings of that form in the metadata; a
+time without a zone is taken for UTC. `not` holds a filter, or a list
 of them, of which none may hold; `any` a list of filters of which at least one must; `all` a list
 of which every one must. A bare name that is no field of a chunk means a key of the metadata.
 """

@@ -38,6 +38,7 @@ ANSWER_TOP_K = 5
 MAX_ANSWER_TOP_K = 100
 SEARCH_TOP_K = 10
 MAX_SEARCH_TOP_K = 1000
+MAX_QUERIES = 8
 MAX_PAGE = 1000
 
 Events = AsyncGenerator[infer_pb2.GenerateResponse, None]
@@ -137,12 +138,19 @@ class Pipeline:
     async def search(
         self, call: Call, request: gateway_pb2.SearchRequest
     ) -> retrieve_pb2.SearchResponse:
-        """The hits of a query."""
+        """The hits of a query, or of several together."""
         retrieval = _checked(request.retrieval, MAX_SEARCH_TOP_K)
-        plan = await self._plan(call, request.query, (), "")
-        return await clients.search(
-            call, self._mesh, _search_request(plan, retrieval, SEARCH_TOP_K)
-        )
+        asked = _queries(request)
+        plans = await asyncio.gather(*(self._plan(call, one, (), "") for one in asked))
+        search = _search_request(plans[0], retrieval, SEARCH_TOP_K)
+        if request.queries:
+            search.ClearField("query")
+            search.ClearField("language")  # each query has its own
+            search.queries.extend(plan.normalized_query for plan in plans)
+        search.highlights = request.highlights
+        search.neighbors = request.neighbors
+        search.explain = request.explain
+        return await clients.search(call, self._mesh, search)
 
     # generation
 
@@ -506,7 +514,29 @@ def _search_request(
         top_k=retrieval.top_k or default_top_k,
         filter=retrieval.filter if retrieval.HasField("filter") else None,
         rerank=retrieval.rerank,
+        diversity=retrieval.diversity,
+        group_by=retrieval.group_by,
+        group_size=retrieval.group_size,
+        min_score=retrieval.min_score if retrieval.HasField("min_score") else None,
+        relevant_only=retrieval.relevant_only,
     )
+
+
+def _queries(request: gateway_pb2.SearchRequest) -> Sequence[str]:
+    """What a search asks: at least one query.
+
+    Raises:
+        InvalidArgument: QUERIES_INVALID.
+    """
+    if not request.queries:
+        return [request.query]
+    if request.query or len(request.queries) > MAX_QUERIES:
+        raise InvalidArgument(
+            "QUERIES_INVALID",
+            f"A search has either a query, or queries, at most {MAX_QUERIES}.",
+            field="queries",
+        )
+    return request.queries
 
 
 def _is_substance(response: infer_pb2.GenerateResponse) -> bool:

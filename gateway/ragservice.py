@@ -85,7 +85,8 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
         self, request: gateway_pb2.SearchRequest, context: Context
     ) -> gateway_pb2.SearchResponse:
         found = await self._pipeline.search(await self._call(context, "search"), request)
-        return gateway_pb2.SearchResponse(hits=found.hits)
+        explanation = found.explanation if found.HasField("explanation") else None
+        return gateway_pb2.SearchResponse(hits=found.hits, explanation=explanation)
 
     async def Chat(
         self, request: gateway_pb2.ChatRequest, context: Context

@@ -6,13 +6,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.filters import to_filter
-from gateway.pipeline import MAX_ANSWER_TOP_K, MAX_SEARCH_TOP_K, text_message
+from gateway.pipeline import MAX_ANSWER_TOP_K, MAX_QUERIES, MAX_SEARCH_TOP_K, text_message
 from ragmesh.gateway.v1 import gateway_pb2
 from ragmesh.infer.v1 import infer_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2
 from ragmesh.type.v1 import chat_pb2
+from services.runtime.errors import InvalidArgument
 
 MAX_QUERY_CHARACTERS = 8000
+MAX_GROUP_SIZE = 100
+MAX_NEIGHBORS = 10
 MAX_INT32 = 2**31 - 1
 
 Mode = Literal["hybrid", "dense", "sparse"]
@@ -31,6 +34,10 @@ MODES: "dict[str, retrieve_pb2.SearchMode]" = {
     "hybrid": retrieve_pb2.SEARCH_MODE_HYBRID,
     "dense": retrieve_pb2.SEARCH_MODE_DENSE,
     "sparse": retrieve_pb2.SEARCH_MODE_SPARSE,
+}
+GROUPS: "dict[str | None, retrieve_pb2.GroupBy]" = {
+    None: retrieve_pb2.GROUP_BY_UNSPECIFIED,
+    "document": retrieve_pb2.GROUP_BY_DOCUMENT,
 }
 LENGTHS: "dict[str, infer_pb2.SummaryLength]" = {
     "short": infer_pb2.SUMMARY_LENGTH_SHORT,
@@ -57,6 +64,24 @@ class RetrievalFields(Request):
     mode: Mode = "hybrid"
     rerank: bool = False
     filter: dict[str, Any] | None = Field(None, description="See Filters in docs/api.md.")
+    diversity: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="How unlike each other the passages are (maximal marginal relevance): 0 is "
+        "relevance alone, 1 novelty alone. The order then does not follow the scores.",
+    )
+    group_by: Literal["document"] | None = Field(
+        None,
+        description="Makes `top_k` count documents. The hits of a document stand together, those "
+        "of the best document first.",
+    )
+    group_size: Annotated[int, Field(ge=1, le=MAX_GROUP_SIZE)] | None = Field(
+        None, description="Hits of each group; 1 when unset. Needs `group_by`."
+    )
+    min_score: float | None = Field(None, description="Leaves out hits with a lower `score`.")
+    relevant_only: bool = Field(
+        False,
+        description="Leaves out hits that have too little to do with the query, if need be all.",
+    )
 
     def retrieval(self, top_k: int | None, param: str = "filter") -> gateway_pb2.Retrieval:
         chosen = to_filter(self.filter, param) if self.filter else None
@@ -66,6 +91,11 @@ class RetrievalFields(Request):
             top_k=top_k or 0,
             rerank=self.rerank,
             filter=chosen,
+            diversity=self.diversity,
+            group_by=GROUPS[self.group_by],
+            group_size=self.group_size or 0,
+            min_score=self.min_score,
+            relevant_only=self.relevant_only,
         )
 
 
@@ -122,15 +152,37 @@ class QueryBody(RetrievalFields, SamplingFields):
 
 
 class SearchBody(RetrievalFields):
-    """A search."""
+    """A search, with `query` or with `queries`."""
 
-    query: Query
+    query: Query | None = None
+    queries: Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES)] | None = Field(
+        None, description="Instead of `query`: several, whose hits are fused by rank."
+    )
     top_k: Annotated[int, Field(ge=1, le=MAX_SEARCH_TOP_K)] | None = Field(
         None, description="How many hits; 10 when unset."
     )
+    highlights: bool = Field(False, description="Whether hits say where they match.")
+    neighbors: Annotated[int, Field(ge=0, le=MAX_NEIGHBORS)] = Field(
+        0, description="Chunks of the same document to return before and after each hit."
+    )
+    explain: bool = Field(False, description="Whether the answer says how it came about.")
 
     def to_proto(self) -> gateway_pb2.SearchRequest:
-        return gateway_pb2.SearchRequest(query=self.query, retrieval=self.retrieval(self.top_k))
+        """Raises: InvalidArgument FIELD_REQUIRED, QUERIES_INVALID."""
+        if self.query is None and self.queries is None:
+            raise InvalidArgument("FIELD_REQUIRED", "Give a query, or queries.", field="query")
+        if self.query is not None and self.queries is not None:
+            raise InvalidArgument(
+                "QUERIES_INVALID", "A search has either query or queries.", field="queries"
+            )
+        return gateway_pb2.SearchRequest(
+            query=self.query,
+            queries=self.queries,
+            retrieval=self.retrieval(self.top_k),
+            highlights=self.highlights,
+            neighbors=self.neighbors,
+            explain=self.explain,
+        )
 
 
 class GenerateBody(SamplingFields):
@@ -264,35 +316,6 @@ class AnswerView(BaseModel):
     model: str
     usage: UsageView
     timings: dict[str, float] = Field(description="Milliseconds by hop, with `total`.")
-
-
-class RanksView(BaseModel):
-    """Ranks among each arm's candidates, from 1; null when not among them."""
-
-    dense: int | None
-    sparse: int | None
-
-
-class HitView(BaseModel):
-    """A passage that was found."""
-
-    document_id: str
-    chunk_id: str
-    text: str
-    source: str
-    title: str
-    page: int | None
-    heading: str
-    metadata: Metadata
-    language: str
-    score: float
-    ranks: RanksView
-
-
-class HitsView(BaseModel):
-    """Hits, best first."""
-
-    hits: list[HitView]
 
 
 class TextView(BaseModel):

@@ -1,5 +1,6 @@
 """Messages of the protos as the JSON that REST clients see."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -81,13 +82,62 @@ def sources(message: gateway_pb2.Sources) -> View:
     return {"sources": [{"marker": each.marker, **passage(each)} for each in message.passages]}
 
 
-def hit(message: retrieve_pb2.Hit) -> View:
+def hits(message: retrieve_pb2.SearchResponse | gateway_pb2.SearchResponse, neighbors: int) -> View:
+    """The hits of a search that asked for so many neighbours."""
+    view: View = {"hits": [hit(one, neighbors) for one in message.hits]}
+    if message.HasField("explanation"):
+        view["explanation"] = {
+            "queries": [_query_explanation(one) for one in message.explanation.queries],
+            "candidates": message.explanation.candidates,
+        }
+    return view
+
+
+def hit(message: retrieve_pb2.Hit, neighbors: int = 0) -> View:
+    around = {"before": message.before, "after": message.after} if neighbors else None
     return {
         **passage(message.passage),
         "ranks": {
             "dense": message.dense_rank if message.HasField("dense_rank") else None,
             "sparse": message.sparse_rank if message.HasField("sparse_rank") else None,
         },
+        "scores": {
+            "dense": message.dense_score if message.HasField("dense_score") else None,
+            "sparse": message.sparse_score if message.HasField("sparse_score") else None,
+        },
+        "highlights": {
+            "terms": _spans(message.highlights.terms),
+            "sentences": _spans(message.highlights.sentences),
+        }
+        if message.HasField("highlights")
+        else None,
+        "neighbors": {side: [chunk(one) for one in chunks] for side, chunks in around.items()}
+        if around
+        else None,
+        "explanation": {
+            "matched_terms": list(message.explanation.matched_terms),
+            "coverage": message.explanation.coverage,
+            "query_ranks": [
+                one.rank if one.HasField("rank") else None
+                for one in message.explanation.query_ranks
+            ],
+        }
+        if message.HasField("explanation")
+        else None,
+    }
+
+
+def _spans(spans: Iterable[retrieve_pb2.TextSpan]) -> list[View]:
+    return [{"start": one.start, "end": one.end} for one in spans]
+
+
+def _query_explanation(message: retrieve_pb2.QueryExplanation) -> View:
+    left_out = {"dense": message.dense_left_out, "sparse": message.sparse_left_out}
+    return {
+        "query": message.query,
+        "language": message.language,
+        "weights": {"dense": message.weights.dense, "sparse": message.weights.sparse},
+        "left_out": {arm: reason for arm, reason in left_out.items() if reason},
     }
 
 

@@ -8,7 +8,8 @@ from starlette.responses import Response
 from gateway import views
 from gateway.bodies import JsonBody, Needs
 from gateway.exchange import Call
-from gateway.schemas import HitsView, SearchBody
+from gateway.hits import HitsView
+from gateway.schemas import SearchBody
 from gateway.state import state_of
 
 router = APIRouter(tags=["Answers"])
@@ -20,6 +21,9 @@ async def search(
     call: Annotated[Call, Depends(Needs("search"))],
     body: Annotated[SearchBody, Depends(JsonBody(SearchBody))],
 ) -> Response:
-    """Finds passages by meaning (`dense`), by words (`sparse`), or by both (`hybrid`)."""
+    """Finds passages by meaning (`dense`), by words (`sparse`), or by both (`hybrid`).
+
+    Offsets of highlights count code points of the original text, as `text` shows it.
+    """
     found = await state_of(request.app).pipeline.search(call, body.to_proto())
-    return views.json_response({"hits": [views.hit(hit) for hit in found.hits]})
+    return views.json_response(views.hits(found, body.neighbors))

@@ -183,6 +183,8 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
         ]
     )
     searches: list[retrieve_pb2.SearchRequest] = field(default_factory=list)
+    answer: retrieve_pb2.SearchResponse | None = None
+    """Of every search; None for `found` with ranks."""
     embeds: list[retrieve_pb2.EmbedRequest] = field(default_factory=list)
     collections: dict[tuple[str, str], dict] = field(default_factory=dict)
     callers: list = field(default_factory=list)
@@ -216,6 +218,8 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
+        if self.answer is not None:
+            return self.answer
         hits = [
             retrieve_pb2.Hit(passage=each, dense_rank=rank)
             for rank, each in enumerate(self.found, start=1)

@@ -96,6 +96,29 @@ async def test_bodies(gateway, path):
             "session_id",
             "field_invalid",
         ),
+        ("/v1/search", {"collection": "docs"}, "query", "field_required"),
+        (
+            "/v1/search",
+            {"collection": "docs", "query": "x", "queries": ["y"]},
+            "queries",
+            "queries_invalid",
+        ),
+        *(
+            ("/v1/search", {"query": "x", "collection": "docs", name: value}, name, "field_invalid")
+            for name, value in {
+                "diversity": 1.1,
+                "group_by": "page",
+                "group_size": 0,
+                "min_score": "much",
+                "relevant_only": "perhaps",
+                "highlights": 3,
+                "neighbors": 11,
+                "explain": "why",
+            }.items()
+        ),
+        ("/v1/search", {"collection": "docs", "queries": []}, "queries", "field_invalid"),
+        ("/v1/search", {"collection": "docs", "queries": ["x"] * 9}, "queries", "field_invalid"),
+        ("/v1/search", {"collection": "docs", "queries": ["x", ""]}, "queries[1]", "field_invalid"),
         (
             "/v1/search",
             {"query": "x", "collection": "docs", "filter": {"year": {"above": 1}}},

@@ -2,6 +2,9 @@
 
 import json
 
+from gateway.hits import HitsView
+from ragmesh.retrieve.v1 import retrieve_pb2
+from ragmesh.type.v1 import passage_pb2
 from services.runtime.errors import Unavailable
 from tests.gateway.conftest import running, token
 from tests.gateway.mesh import answer, delta, finish, started, usage
@@ -174,7 +177,12 @@ async def test_hits(gateway):
         "language": "en",
         "score": 0.5,
         "ranks": {"dense": 1, "sparse": None},
+        "scores": {"dense": None, "sparse": None},
+        "highlights": None,
+        "neighbors": None,
+        "explanation": None,
     }
+    assert set(response.json()) == {"hits"}
     assert hits[1]["page"] is None
     assert gateway.mesh.retrieve.searches[-1].top_k == 3
 
@@ -187,3 +195,80 @@ async def test_filter_reaches_retrieve(gateway):
     assert [each.field for each in made.must] == ["language", "metadata.year"]
     assert made.must[1].range.gte == 2020
     assert len(made.must_not[0].group.must[0].any_of.values) == 2
+
+
+async def test_wishes_reach_retrieve_and_come_back(gateway):
+    await gateway.collection()
+    gateway.mesh.retrieve.answer = retrieve_pb2.SearchResponse(
+        hits=[
+            retrieve_pb2.Hit(
+                passage=passage_pb2.Passage(text="Tea is hot."),
+                sparse_score=2.5,
+                highlights=retrieve_pb2.Highlights(terms=[retrieve_pb2.TextSpan(start=0, end=3)]),
+                after=[passage_pb2.Passage(chunk_id="tea-1", text="More.")],
+                explanation=retrieve_pb2.HitExplanation(
+                    matched_terms=["tea"],
+                    coverage=1.0,
+                    query_ranks=[retrieve_pb2.QueryRank(rank=1), retrieve_pb2.QueryRank()],
+                ),
+            )
+        ],
+        explanation=retrieve_pb2.SearchExplanation(
+            queries=[
+                retrieve_pb2.QueryExplanation(
+                    query="Tea",
+                    language="en",
+                    weights=retrieve_pb2.ArmWeights(dense=0.0, sparse=1.0),
+                    dense_left_out="mode is sparse",
+                )
+            ],
+            candidates=7,
+        ),
+    )
+    response = await gateway.post(
+        "/v1/search",
+        {
+            "queries": ["Tea", "熱い お茶"], "collection": "docs", "mode": "sparse",
+            "diversity": 0.5, "group_by": "document", "group_size": 2, "min_score": 0.0,
+            "relevant_only": True, "highlights": True, "neighbors": 1, "explain": True,
+        },
+    )  # fmt: skip
+    asked = gateway.mesh.retrieve.searches[-1]
+    assert (asked.query, asked.language, list(asked.queries)) == ("", "", ["tea", "熱い お茶"])
+    assert (asked.diversity, asked.group_by, asked.group_size) == (
+        0.5, retrieve_pb2.GROUP_BY_DOCUMENT, 2,
+    )  # fmt: skip
+    assert asked.HasField("min_score")
+    assert (asked.relevant_only, asked.highlights, asked.neighbors, asked.explain) == (
+        True, True, 1, True,
+    )  # fmt: skip
+    made = response.json()
+    (hit,) = made["hits"]
+    assert hit["scores"] == {"dense": None, "sparse": 2.5}
+    assert hit["highlights"] == {"terms": [{"start": 0, "end": 3}], "sentences": []}
+    assert hit["neighbors"]["before"] == []
+    assert [one["chunk_id"] for one in hit["neighbors"]["after"]] == ["tea-1"]
+    assert hit["explanation"] == {
+        "matched_terms": ["tea"], "coverage": 1.0, "query_ranks": [1, None],
+    }  # fmt: skip
+    assert made["explanation"] == {
+        "queries": [
+            {
+                "query": "Tea",
+                "language": "en",
+                "weights": {"dense": 0.0, "sparse": 1.0},
+                "left_out": {"dense": "mode is sparse"},
+            }
+        ],
+        "candidates": 7,
+    }
+    HitsView.model_validate(made)
+
+
+async def test_a_question_may_ask_for_diverse_and_relevant_passages(gateway):
+    await gateway.collection()
+    wishes = {"diversity": 0.5, "group_by": "document", "relevant_only": True, "min_score": 0.1}
+    await gateway.post("/v1/query", {**QUESTION, **wishes})
+    asked = gateway.mesh.retrieve.searches[-1]
+    assert (asked.diversity, asked.relevant_only, asked.min_score) == (0.5, True, 0.1)
+    assert asked.group_by == retrieve_pb2.GROUP_BY_DOCUMENT

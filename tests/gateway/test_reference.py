@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
-from gateway import docs, schemas, views
+from gateway import docs, hits, schemas, views
 from gateway.app import routes
 from gateway.filters import to_filter
 from gateway.openapi import api_routes, body_of, scopes_of
@@ -39,7 +39,7 @@ def test_every_body_is_in_the_document():
     [
         (schemas.AnswerView, views.answer(gateway_pb2.QueryResponse())),
         (schemas.CitationView, views.citation(passage_pb2.Citation())),
-        (schemas.HitView, views.hit(retrieve_pb2.Hit())),
+        (hits.HitView, views.hit(retrieve_pb2.Hit())),
         (schemas.CollectionView, views.collection(retrieve_pb2.Collection())),
         (schemas.DocumentView, views.document(retrieve_pb2.Document())),
         (schemas.ChunkView, views.chunk(passage_pb2.Passage())),
@@ -63,6 +63,7 @@ def test_views_have_the_documented_fields(view: type[BaseModel], made: dict):
         {"tags": []},
         {"tags": [None]},
         {"tags": [["a"]]},
+        {"year": {"gte": "2026-11-21T9:00"}},
         {"": 1},
         {"metadata.": 1},
         {"not": 1},

@@ -103,7 +103,7 @@ async def test_diversity_puts_copies_last(stub):
     for mode in (SPARSE, DENSE, HYBRID):
         plain = places(await search(stub, "red foxes hunt mice", mode=mode, top_k=4))
         assert set(plain[:2]) == {"fox-0", "copy-0"}
-        diverse = await search(stub, "red foxes hunt mice", mode=mode, top_k=4, diversity=0.6)
+        diverse = await search(stub, "red foxes hunt mice", mode=mode, top_k=4, diversity=0.8)
         found = places(diverse)
         assert found[0] == plain[0]
         assert found[1] not in {"fox-0", "copy-0"}
