@@ -10,7 +10,7 @@ hand, and a scale of its own per collection belongs to the calibration.
 
 from services.retrieve.ports import Candidate
 
-MIN_COVERAGE = 0.35
+MIN_COVERAGE = 0.4
 """Share of the query's weight that a relevant chunk has."""
 MIN_DOCUMENT_COVERAGE = 0.6
 """Share that a relevant chunk's document has, where the chunk itself has half of the above."""

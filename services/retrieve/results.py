@@ -149,15 +149,14 @@ class Results:
         """The queries' terms with their weights."""
         made = []
         for plan in self._plans:
-            vector = self._analyzer.query(plan.reasons.query, plan.reasons.language)
+            text, language = plan.reasons.query, plan.reasons.language
+            vector = await asyncio.to_thread(self._analyzer.query, text, language)
             weights = await self._store.term_weights(self._key, vector.indices)
             # A term that the collection does not have would say most of all.
             most = math.log(2 * self._collection.chunks + 2)
-            given = {
-                term: value * (weight or most)
-                for term, value, weight in zip(vector.indices, vector.values, weights, strict=True)
-            }
-            made.append(query_terms(plan.reasons.query, given, self._ids))
+            terms = zip(vector.indices, vector.values, weights, strict=True)
+            given = {term: value * (weight or most) for term, value, weight in terms}
+            made.append(await asyncio.to_thread(query_terms, text, given, self._ids))
         return made
 
     def _ids(self, text: str) -> Sequence[int]:
