@@ -245,6 +245,8 @@ class StoreQuery:
     """The caller's: only chunks of documents that it may read are candidates."""
     vectors: bool = False
     """Whether candidates come with their dense vectors."""
+    terms: bool = False
+    """Whether candidates come with their terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,8 @@ class Candidate:
     sparse_score: float | None = None
     vector: bytes | None = None
     """Little-endian float32, of length 1; None where it was not asked for."""
+    terms: tuple[int, ...] | None = None
+    """The ids of the terms that it is indexed under; None where it was not asked for."""
 
 
 class Store(Protocol):

@@ -132,6 +132,7 @@ class Results:
                         top_k=size,
                         depth=max(size, MIN_DEPTH),
                         vectors=self._search.diversity > 0,
+                        terms=self._reads_terms,
                     ),
                 )
                 for plan in self._plans
@@ -191,8 +192,7 @@ class Results:
     def _judge(self, place: _Place, wanted: Sequence[QueryTerms]) -> _Judged:
         if not wanted:
             return _Judged(place, frozenset(), 0.0)
-        chunk = place.candidate.chunk
-        terms = frozenset(self._ids("\n".join((chunk.title, chunk.heading, chunk.text))))
+        terms = frozenset(place.candidate.terms or ())
         return _Judged(place, terms, max(one.coverage(terms) for one in wanted))
 
     def _relevant(self, judged: Sequence[_Judged], wanted: Sequence[QueryTerms]) -> list[_Judged]:

@@ -368,6 +368,7 @@ class Index:
         points = [hit.id for hit in fused]
         payloads = shard.payloads(points) if points else {}
         vectors = shard.vectors(points) if points and query.vectors else {}
+        terms = shard.terms(points) if points and query.terms else {}
         documents = self._catalog.of_versions({version_of(hit.id) for hit in fused})
         return [
             Candidate(
@@ -378,6 +379,7 @@ class Index:
                 hit.dense_score,
                 hit.sparse_score,
                 vectors.get(hit.id),
+                terms.get(hit.id),
             )
             for hit in fused
         ]

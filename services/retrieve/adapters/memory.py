@@ -136,6 +136,9 @@ class MemoryShard:
             one: self._dense[one].astype("<f4").tobytes() for one in points if one in self._dense
         }
 
+    def terms(self, points: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
+        return {one: self._sparse[one].indices for one in points if one in self._sparse}
+
     def idf(self, terms: Sequence[int]) -> list[float]:
         counts = [len(self._postings.get(term, ())) for term in terms]
         total = len(self._payloads)

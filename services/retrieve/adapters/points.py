@@ -83,6 +83,9 @@ class Shard(Protocol):
     def vectors(self, points: Sequence[int]) -> Mapping[int, bytes]:
         """Dense vectors of the points that exist: little-endian float32, of length 1."""
 
+    def terms(self, points: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
+        """Ids of the terms of the points that exist."""
+
     def idf(self, terms: Sequence[int]) -> list[float]:
         """The weight that `nearest` gives each term; 0 for one that no point has."""
 

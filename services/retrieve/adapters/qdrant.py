@@ -131,6 +131,21 @@ class QdrantShard:
             if isinstance(record.vector, dict)
         }
 
+    def terms(self, points: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
+        return {point: tuple(one.indices) for point, one in self._sparse(points).items()}
+
+    def _sparse(self, points: Sequence[int]) -> Mapping[int, models.SparseVector]:
+        """Sparse vectors of the points that exist."""
+        records = self._client.retrieve(
+            self._name, list(points), with_payload=False, with_vectors=[SPARSE]
+        )
+        return {
+            int(record.id): vector
+            for record in records
+            if isinstance(record.vector, dict)
+            and isinstance(vector := record.vector[SPARSE], models.SparseVector)
+        }
+
     def idf(self, terms: Sequence[int]) -> list[float]:
         return [self._idf(term) for term in terms]
 
@@ -141,12 +156,7 @@ class QdrantShard:
         if not hits:
             return 0.0
         point, score = hits[0]
-        (record,) = self._client.retrieve(
-            self._name, [point], with_payload=False, with_vectors=[SPARSE]
-        )
-        vector = record.vector[SPARSE] if isinstance(record.vector, dict) else None
-        if not isinstance(vector, models.SparseVector):
-            raise ValueError("a point has no sparse vector")
+        vector = self._sparse([point])[point]
         return score / vector.values[vector.indices.index(term)]
 
     def count(self) -> int:

@@ -330,16 +330,18 @@ async def test_idf_is_of_the_collection_alone(store):
     assert await store.term_weights(KEY, [TERM, 1000]) == pytest.approx(before)
 
 
-async def test_candidates_come_with_their_vectors_when_asked(store):
+async def test_candidates_come_with_vectors_and_terms_when_asked(store):
     await put(store, document("a"))
     sparse = SparseVector((TERM,), (1.0,))
-    query = StoreQuery(top_k=3, depth=3, weights=ArmWeights(0, 1), sparse=sparse, vectors=True)
+    query = StoreQuery(top_k=3, depth=3, weights=ArmWeights(0, 1), sparse=sparse, vectors=True,
+                       terms=True)  # fmt: skip
     hits = await store.search(KEY, query)
     for hit in hits:
         index = int(hit.chunk.chunk_id.rpartition("-")[2])
+        assert set(hit.terms) == {TERM, 1000 + index}
         assert np.frombuffer(hit.vector, "<f4") == pytest.approx(np.eye(DIMENSIONS)[index])
-    plain = await store.search(KEY, replace(query, vectors=False))
-    assert [hit.vector for hit in plain] == [None] * 3
+    plain = await store.search(KEY, replace(query, vectors=False, terms=False))
+    assert [(hit.vector, hit.terms) for hit in plain] == [(None, None)] * 3
 
 
 async def test_access_lists_hold_in_every_store(store):

@@ -87,6 +87,10 @@ class Shard:
             int(one.id): np.asarray(_named(one.vector, DENSE), "<f4").tobytes() for one in records
         }
 
+    def terms(self, points: Sequence[int]) -> dict[int, tuple[int, ...]]:
+        records = self._edge.retrieve(list(points), with_payload=False, with_vector=[SPARSE])
+        return {int(one.id): tuple(_named(one.vector, SPARSE).indices) for one in records}
+
     def idf(self, terms: Sequence[int]) -> list[float]:
         return [self._idf(term) for term in terms]
 
