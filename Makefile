@@ -42,7 +42,7 @@ test: .venv/.stamp-dev ## run every test level but engines; ARGS="-k name" narro
 	@$(BIN)/python -m pytest --ignore=tests/engines $(ARGS)
 
 .PHONY: eval
-eval: .venv/.stamp ## measure retrieval quality over ../shared/data and EVAL_DATA=DIR; ARGS="--limit 100"
+eval: .venv/.stamp-dev ## measure retrieval quality over ../shared/data and EVAL_DATA=DIR; ARGS="--limit 100"
 	@$(BIN)/python -m bench.eval $(wildcard ../shared/data/retrieval) $(EVAL_DATA) $(ARGS)
 
 .PHONY: check

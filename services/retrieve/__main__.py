@@ -1,13 +1,14 @@
 """``python -m services.retrieve``: the composition root."""
 
 from services.retrieve.adapters import (
-    ANALYZERS,
     ENCODERS,
-    PLANNED_ANALYZERS,
     PLANNED_ENCODERS,
+    PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
+    SPARSE_BACKENDS,
     STORES,
 )
+from services.retrieve.adapters.morphemes import installed
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
@@ -23,9 +24,13 @@ def build(settings: RetrieveSettings) -> Service:
         ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
     )
     store_class = resolve(STORES, settings.vector_backend, "VECTOR_URL", planned=PLANNED_STORES)
-    analyzer_class = resolve(
-        ANALYZERS, settings.sparse_backend, "SPARSE_BACKEND", planned=PLANNED_ANALYZERS
+    analyzers = resolve(
+        SPARSE_BACKENDS,
+        settings.sparse_backend,
+        "SPARSE_BACKEND",
+        planned=PLANNED_SPARSE_BACKENDS,
     )
+    analyzer_class = resolve(analyzers, _analyzer(settings), "RAGMESH_ANALYZER")
     model = model_class(
         settings.embedding_model,
         languages=settings.embedding_languages,
@@ -58,6 +63,13 @@ def build(settings: RetrieveSettings) -> Service:
         availability=store.availability,
         aclose=retrieval.aclose,
     )
+
+
+def _analyzer(settings: RetrieveSettings) -> str:
+    """The analyser's name; by default morphemes where the dictionary is installed."""
+    if settings.analyzer != "auto":
+        return settings.analyzer
+    return "morphemes" if installed() else "terms"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The use cases of retrieve, in dataclasses: what a request means, checked and carried out."""
 
+import asyncio
 import logging
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from prometheus_client import Histogram
@@ -18,6 +20,7 @@ from services.retrieve.fusion import (
     arm_weights,
     covered_languages,
 )
+from services.retrieve.learning import Learning
 from services.retrieve.pages import make_token, page_size, read_token
 from services.retrieve.ports import (
     Analyzer,
@@ -58,6 +61,8 @@ MAX_RERANK_TEXTS = 1000
 MAX_CHECKED_DOCUMENTS = 1000
 MAX_DESCRIPTION = 1000
 MIN_CHUNK_TOKENS = 16
+SHORT_QUERY = 300
+"""Characters of a query that is analysed in the event loop."""
 _NAME = re.compile(r"[^\W_][\w.\-]{0,63}")
 
 
@@ -88,13 +93,18 @@ class Retrieval:
         self.store = store
         self.encoder = encoder
         self.analyzer = analyzer
+        self.learning = Learning(store, encoder, analyzer)
         self._options = options
 
     async def start(self) -> None:
         """Return when everything can work; store and encoder start side by side."""
-        await together(self.store.start(), self.encoder.start())
+        await together(
+            self.store.start(), self.encoder.start(), asyncio.to_thread(self.analyzer.start)
+        )
+        self.learning.start()
 
     async def aclose(self) -> None:
+        await self.learning.aclose()
         await self.encoder.aclose()
         await self.store.aclose()
 
@@ -109,7 +119,8 @@ class Retrieval:
         key = CollectionKey(tenant, request.collection)
         collection = await self.store.get_collection(key, request.attributes)
         self.check_match(collection, dense=request.mode != "sparse")
-        plans = [await self._plan(collection, request, query) for query in queries]
+        measured = self.learning.notice(key, collection).weights
+        plans = [await self._plan(collection, request, query, measured) for query in queries]
         results = Results(
             store=self.store,
             analyzer=self.analyzer,
@@ -122,20 +133,35 @@ class Retrieval:
         with SEARCH_SECONDS.labels(request.mode).time():
             return await results.find()
 
-    async def _plan(self, collection: Collection, request: Search, query: str) -> Plan:
+    async def _plan(
+        self,
+        collection: Collection,
+        request: Search,
+        query: str,
+        measured: Mapping[str, ArmWeights],
+    ) -> Plan:
         """Vectors and weights of one query; `Results` sets how many candidates it needs."""
         language = request.language or detect_language(query)
         dense: bytes | None = None
-        sparse = self.analyzer.query(query, language)
+        # A short question takes less time than handing it to a thread.
+        sparse = (
+            self.analyzer.query(query, language)
+            if len(query) <= SHORT_QUERY
+            else await asyncio.to_thread(self.analyzer.query, query, language)
+        )
         dense_languages: tuple[str, ...] | None = None
         if request.mode == "sparse":
             weights = SPARSE_ONLY
         elif request.mode == "dense":
             weights = DENSE_ONLY
             dense = (await self.encoder.query(query)).dense
+        elif request.weights is not None:
+            weights = request.weights
+            if weights.dense:
+                dense = (await self.encoder.query(query)).dense
         else:
             weights, dense, dense_languages = await self._weigh(
-                collection, query, language, has_terms=bool(sparse.indices)
+                collection, query, language, measured, has_terms=bool(sparse.indices)
             )
         plan = StoreQuery(
             top_k=1,
@@ -147,40 +173,62 @@ class Retrieval:
             dense_languages=dense_languages,
             attributes=request.attributes,
         )
-        left_out = self._left_out(request.mode, collection, language, weights)
+        left_out = self._left_out(request, collection, language, weights, measured)
         return Plan(plan, Reasons(query, language, weights, *left_out))
 
     def _left_out(
-        self, mode: str, collection: Collection, language: str, weights: ArmWeights
+        self,
+        request: Search,
+        collection: Collection,
+        language: str,
+        weights: ArmWeights,
+        measured: Mapping[str, ArmWeights],
     ) -> tuple[str, str]:
         """Why the dense and the sparse arm are not asked; empty for one that is."""
-        if mode != "hybrid":
-            asked = f"mode is {mode}"
-            return ("", asked) if mode == "dense" else (asked, "")
+        if request.mode != "hybrid":
+            asked = f"mode is {request.mode}"
+            return ("", asked) if request.mode == "dense" else (asked, "")
         dense = sparse = ""
+        if request.weights is not None:
+            asked = "the request gives it no weight"
+            return asked if not weights.dense else "", asked if not weights.sparse else ""
         if not weights.dense:
             facts = self.encoder.facts
             if not facts.covers(language):
                 dense = f"the encoder does not represent the query's language, {language}"
-            elif not covered_languages(facts, collection.languages):
+            elif not covered_languages(facts, collection.languages, {}):
                 dense = "the encoder represents none of the collection's languages"
+            elif language in measured:
+                dense = "calibration found it to be of no use in this collection"
             else:
                 dense = "the encoder's ranking is of no use for this query or collection"
         if not weights.sparse:
             sparse = "the query has no terms, only function words"
+            if language in measured and not measured[language].sparse:
+                sparse = "calibration found it to be of no use in this collection"
         return dense, sparse
 
     async def _weigh(
-        self, collection: Collection, query: str, language: str, *, has_terms: bool
+        self,
+        collection: Collection,
+        query: str,
+        language: str,
+        measured: Mapping[str, ArmWeights],
+        *,
+        has_terms: bool,
     ) -> tuple[ArmWeights, bytes | None, tuple[str, ...] | None]:
         """Weights, vector and languages of the dense arm of a hybrid search."""
         facts, languages = self.encoder.facts, collection.languages
-        weights = arm_weights(facts, language, 0.0, languages, has_terms=has_terms)
+        weigh = partial(
+            arm_weights, facts, language, collection_languages=languages, has_terms=has_terms,
+            measured=measured,
+        )  # fmt: skip
+        weights = weigh(unknown=0.0)
         if not weights.dense:
             return weights, None, None  # not worth encoding
         encoded = await self.encoder.query(query)
-        weights = arm_weights(facts, language, encoded.unknown, languages, has_terms=has_terms)
-        covered = covered_languages(facts, languages)
+        weights = weigh(unknown=encoded.unknown)
+        covered = covered_languages(facts, languages, measured)
         mixed = len(covered) < sum(chunks > 0 for chunks in languages.values())
         return weights, encoded.dense, covered if mixed else None
 

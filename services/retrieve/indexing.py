@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter
@@ -18,6 +18,7 @@ from services.retrieve.access import check_access
 from services.retrieve.core import Retrieval
 from services.retrieve.ports import (
     MAX_CHUNKS,
+    Analyzer,
     Attributes,
     Chunk,
     CollectionKey,
@@ -25,8 +26,11 @@ from services.retrieve.ports import (
     EncodedChunk,
     Published,
     PublishStatus,
+    SparseVector,
 )
+from services.retrieve.profiles import parse
 from services.retrieve.tasks import together
+from services.retrieve.texts import indexed_text
 from services.runtime.errors import InvalidArgument
 from services.text.language import detect_language
 
@@ -44,7 +48,6 @@ WAITING_CHUNKS = 192
 """Chunks that may wait for the encoder."""
 COMMIT_CHUNKS = 512
 """Chunks after which complete documents are published even while more are coming."""
-_CONTEXT_CHARACTERS = 200
 
 Frame = Document | Sequence[Chunk]
 """A document's facts open it; its chunks follow."""
@@ -117,6 +120,8 @@ class Indexing:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             self._retrieval.store.discard(self._key, list(self._staged))
+        collection = await self._retrieval.store.get_collection(self._key)
+        self._retrieval.learning.notice(self._key, collection)
 
     async def _read(self, frames: AsyncIterator[Frame]) -> None:
         current: _Incoming | None = None
@@ -161,13 +166,14 @@ class Indexing:
                 first = self._read_queue.get_nowait()
             ended = first is None
             if pieces:
-                texts = [indexed_text(one.owner.document, one.chunk) for one in pieces]
+                texts = [indexed_text(one.owner.document.title, one.chunk) for one in pieces]
                 tokens = await encoder.tokenize(texts)
                 vectors = await encoder.encode([one.ids for one in tokens])
                 languages = [one.chunk.language for one in pieces]
                 # Pure Python, tens of milliseconds a batch: too long for the event loop.
+                averages = parse((await self._retrieval.store.get_collection(self._key)).profile)
                 sparse = await asyncio.to_thread(
-                    lambda given: list(map(analyzer.document, *given)), (texts, languages)
+                    _analyzed, analyzer, texts, languages, averages.averages
                 )
                 rows = vectors.astype("<f4")
                 chunks = [
@@ -204,14 +210,14 @@ class Indexing:
         self._staged.difference_update(tokens)
 
 
-def indexed_text(document: Document, chunk: Chunk) -> str:
-    """What is embedded and analysed: title and heading, where they say more, and the text."""
-    context = [
-        part[:_CONTEXT_CHARACTERS]
-        for part in (document.title, chunk.heading)
-        if part and not chunk.normalized_text.startswith(part)
-    ]
-    return "\n".join((*context, chunk.normalized_text))
+def _analyzed(
+    analyzer: Analyzer,
+    texts: Sequence[str],
+    languages: Sequence[str],
+    averages: Mapping[str, Sequence[float]],
+) -> list[SparseVector]:
+    pairs = zip(texts, languages, strict=True)
+    return [analyzer.document(text, language, averages) for text, language in pairs]
 
 
 def check_document(document: Document) -> None:

@@ -65,6 +65,8 @@ class Collection:
     """Chunks by language."""
     generation: str
     """Differs when a collection of the same name is deleted and made again."""
+    all_chunks: int = 0
+    """Chunks whoever may read them; `documents` and the rest count what the caller may."""
     profile: str = ""
     """What was learned from its chunks, as `services.retrieve.profiles` writes it."""
 
@@ -453,11 +455,25 @@ class Analyzer(Protocol):
     def id(self) -> str:
         """Name and version; stored with a collection."""
 
-    def document(self, text: str, language: str) -> SparseVector:
-        """Terms with saturated, length-normalised frequencies."""
+    def start(self) -> None:
+        """Load what it needs; blocks. Every method below may be called from any thread."""
+
+    def lengths(self, text: str) -> tuple[float, ...]:
+        """How many terms each of its fields has: what averages are made of."""
+
+    def document(
+        self, text: str, language: str, averages: Mapping[str, Sequence[float]]
+    ) -> SparseVector:
+        """Terms with saturated, length-normalised frequencies.
+
+        Args:
+            text: normalised.
+            language: ISO 639-1 or ``und``.
+            averages: by language, the average `lengths` of a collection's chunks.
+        """
 
     def query(self, text: str, language: str) -> SparseVector:
-        """Terms with weight 1; empty when the text has none."""
+        """Terms with the weights of their fields; empty when the text has none."""
 
 
 class Reranker(Protocol):

@@ -43,6 +43,8 @@ class Search:
     neighbors: int = 0
     """Chunks before and after a hit."""
     explain: bool = False
+    weights: ArmWeights | None = None
+    """Of a hybrid search, instead of those that the collection was calibrated to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,18 @@ def check_search(search: Search) -> list[str]:
             f"neighbors lies from 0 to {MAX_NEIGHBORS}.",
             field="neighbors",
         )
+    if search.weights is not None:
+        parts = (search.weights.dense, search.weights.sparse)
+        if not all(0.0 <= part <= 1.0 for part in parts) or not any(parts):
+            raise InvalidArgument(
+                "WEIGHTS_INVALID",
+                "Weights lie from 0 to 1, and one of them is above 0.",
+                field="weights",
+            )
+        if search.mode != "hybrid":
+            raise InvalidArgument(
+                "WEIGHTS_INVALID", "Weights are for a hybrid search.", field="weights"
+            )
     if not search.queries:
         return [query_text(search.query, "query")]
     if search.query:

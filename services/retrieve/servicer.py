@@ -20,6 +20,7 @@ from services.retrieve.core import (
     reranker_not_configured,
 )
 from services.retrieve.indexing import Frame, Indexing
+from services.retrieve.profiles import Profile, parse
 from services.runtime.context import current_caller
 from services.runtime.errors import InvalidArgument, RagmeshError
 from services.runtime.limits import UPLOAD_FRAME_BYTES
@@ -70,6 +71,11 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
                 top_k=request.top_k,
                 filter=_filter(request.filter) if request.HasField("filter") else None,
                 rerank=request.rerank,
+                weights=(
+                    ports.ArmWeights(request.weights.dense, request.weights.sparse)
+                    if request.HasField("weights")
+                    else None
+                ),
                 attributes=caller.attributes,
                 queries=request.queries,
                 diversity=request.diversity,
@@ -287,7 +293,31 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             chunks=collection.chunks,
             created_at=_timestamp(collection.created_at),
             encoder_languages=self._retrieval.encoder.facts.languages,
+            calibration=_calibration(parse(collection.profile)),
         )
+
+
+def _calibration(profile: Profile) -> pb.Calibration | None:
+    if not profile.chunks:
+        return None
+    return pb.Calibration(
+        chunks=profile.chunks,
+        measured_at=_timestamp(profile.at),
+        seconds=profile.seconds,
+        languages=[
+            pb.LanguageCalibration(
+                language=language,
+                weights=_weights(one.weights),
+                questions=one.questions,
+                dense=one.dense,
+                sparse=one.sparse,
+                hybrid=one.hybrid,
+                agreement=one.agreement,
+                unknown=one.unknown,
+            )
+            for language, one in sorted(profile.languages.items())
+        ],
+    )
 
 
 def _key(collection: str) -> ports.CollectionKey:

@@ -45,6 +45,8 @@ class RetrieveSettings(RuntimeSettings):
     sparse_backend: str = Field(
         "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
     )
+    analyzer: Literal["auto", "morphemes", "terms"] = "auto"
+    """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
     open_shards: Count = 64
     """Collections that are open at once; the longest unused is closed."""
     max_collections: Count = 1000

@@ -8,11 +8,15 @@ STORES = {
     "memory": "services.retrieve.adapters.memory:MemoryStore",
     "qdrant+local": "services.retrieve.adapters.qdrant:QdrantStore",
 }
+SPARSE_BACKENDS = {
+    "engine": "services.retrieve.adapters:ANALYZERS",
+}
 ANALYZERS = {
-    "engine": "services.retrieve.adapters.terms:TermsAnalyzer",
+    "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
+    "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
 }
 RERANKERS: dict[str, str] = {}
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
 PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})
-PLANNED_ANALYZERS = frozenset({"whoosh"})
+PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})

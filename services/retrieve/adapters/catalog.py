@@ -357,11 +357,12 @@ def tenant_digest(tenant: str) -> str:
     return hashlib.sha256(tenant.encode()).hexdigest()[:32]
 
 
-def describe(row: Row, totals: Totals) -> Collection:
+def describe(row: Row, totals: Totals, all_chunks: int) -> Collection:
     """A collection's facts for the caller."""
     facts = row.facts
     return Collection(
         facts.key.name, facts.description, facts.encoder, facts.dimensions, facts.analyzer,
         facts.tokenizer_id, facts.chunk_tokens, facts.chunk_overlap, totals.documents,
-        totals.chunks, row.created_at, dict(+totals.languages), row.folder, row.profile,
+        totals.chunks, row.created_at, dict(+totals.languages), row.folder, all_chunks,
+        row.profile,
     )  # fmt: skip

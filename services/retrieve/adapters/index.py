@@ -102,6 +102,10 @@ class _State:
         return sum(totals.documents for totals in self.totals.values())
 
     @property
+    def chunks(self) -> int:
+        return sum(totals.chunks for totals in self.totals.values())
+
+    @property
     def restricted(self) -> bool:
         """Whether any document has an access list."""
         return any(self.totals)
@@ -155,7 +159,7 @@ class Index:
 
     def get_collection(self, key: CollectionKey, attributes: Attributes) -> Collection:
         state = self._state(key)
-        return describe(state.row, state.readable(attributes))
+        return describe(state.row, state.readable(attributes), state.chunks)
 
     def list_collections(
         self, tenant: str, after: str, limit: int, attributes: Attributes

@@ -30,19 +30,22 @@ ENGLISH = WordModel().load()
 def test_weights_know_when_the_dense_arm_is_worthless(
     language, unknown, languages, has_terms, expected
 ):
-    assert arm_weights(ENGLISH, language, unknown, languages, has_terms=has_terms) == expected
+    assert (
+        arm_weights(ENGLISH, language, unknown, languages, has_terms=has_terms, measured={})
+        == expected
+    )
 
 
 def test_covered_languages_are_those_of_the_encoder_that_are_there():
-    assert covered_languages(ENGLISH, {"ja": 3, "en": 1, "und": 2, "fr": 1}) == ("en", "und")
+    assert covered_languages(ENGLISH, {"ja": 3, "en": 1, "und": 2, "fr": 1}, {}) == ("en", "und")
 
 
 def test_first_in_both_arms_scores_one():
     fused = fuse([(7, 0.9), (8, 0.5)], [(7, 12.0), (9, 3.0)], BOTH)
-    assert [hit.id for hit in fused] == [7, 9, 8]
+    assert [hit.id for hit in fused] == [7, 8, 9]
     assert fused[0].score == pytest.approx(1.0)
-    assert (fused[1].dense_rank, fused[1].sparse_rank) == (None, 2)
-    assert (fused[2].dense_score, fused[2].sparse_score) == (0.5, None)
+    assert (fused[2].dense_rank, fused[2].sparse_rank) == (None, 2)
+    assert (fused[1].dense_score, fused[1].sparse_score) == (0.5, None)
 
 
 def test_one_arm_keeps_its_own_scores():

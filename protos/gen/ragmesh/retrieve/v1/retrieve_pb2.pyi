@@ -61,7 +61,7 @@ MODEL_KIND_ENCODER: ModelKind
 MODEL_KIND_RERANKER: ModelKind
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "query", "language", "mode", "top_k", "filter", "rerank", "queries", "diversity", "group_by", "group_size", "min_score", "relevant_only", "highlights", "neighbors", "explain")
+    __slots__ = ("collection", "query", "language", "mode", "top_k", "filter", "rerank", "weights", "queries", "diversity", "group_by", "group_size", "min_score", "relevant_only", "highlights", "neighbors", "explain")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class SearchRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     RERANK_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     GROUP_BY_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +86,7 @@ class SearchRequest(_message.Message):
     top_k: int
     filter: _filter_pb2.Filter
     rerank: bool
+    weights: ArmWeights
     queries: _containers.RepeatedScalarFieldContainer[str]
     diversity: float
     group_by: GroupBy
@@ -94,7 +96,7 @@ class SearchRequest(_message.Message):
     highlights: bool
     neighbors: int
     explain: bool
-    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., language: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., rerank: _Optional[bool] = ..., queries: _Optional[_Iterable[str]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., language: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., rerank: _Optional[bool] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., queries: _Optional[_Iterable[str]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("hits", "weights", "explanation")
@@ -487,7 +489,7 @@ class DeleteDocumentResponse(_message.Message):
     def __init__(self, chunks: _Optional[int] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "description", "encoder", "dimensions", "analyzer", "tokenizer_id", "chunk_tokens", "chunk_overlap", "documents", "chunks", "created_at", "encoder_languages")
+    __slots__ = ("name", "description", "encoder", "dimensions", "analyzer", "tokenizer_id", "chunk_tokens", "chunk_overlap", "documents", "chunks", "created_at", "encoder_languages", "calibration")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
@@ -500,6 +502,7 @@ class Collection(_message.Message):
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     ENCODER_LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     encoder: str
@@ -512,7 +515,40 @@ class Collection(_message.Message):
     chunks: int
     created_at: _timestamp_pb2.Timestamp
     encoder_languages: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., encoder: _Optional[str] = ..., dimensions: _Optional[int] = ..., analyzer: _Optional[str] = ..., tokenizer_id: _Optional[str] = ..., chunk_tokens: _Optional[int] = ..., chunk_overlap: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., encoder_languages: _Optional[_Iterable[str]] = ...) -> None: ...
+    calibration: Calibration
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., encoder: _Optional[str] = ..., dimensions: _Optional[int] = ..., analyzer: _Optional[str] = ..., tokenizer_id: _Optional[str] = ..., chunk_tokens: _Optional[int] = ..., chunk_overlap: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., encoder_languages: _Optional[_Iterable[str]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ...) -> None: ...
+
+class Calibration(_message.Message):
+    __slots__ = ("chunks", "measured_at", "seconds", "languages")
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_AT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+    chunks: int
+    measured_at: _timestamp_pb2.Timestamp
+    seconds: float
+    languages: _containers.RepeatedCompositeFieldContainer[LanguageCalibration]
+    def __init__(self, chunks: _Optional[int] = ..., measured_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., seconds: _Optional[float] = ..., languages: _Optional[_Iterable[_Union[LanguageCalibration, _Mapping]]] = ...) -> None: ...
+
+class LanguageCalibration(_message.Message):
+    __slots__ = ("language", "weights", "questions", "dense", "sparse", "hybrid", "agreement", "unknown")
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_FIELD_NUMBER: _ClassVar[int]
+    HYBRID_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    language: str
+    weights: ArmWeights
+    questions: int
+    dense: float
+    sparse: float
+    hybrid: float
+    agreement: float
+    unknown: float
+    def __init__(self, language: _Optional[str] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., questions: _Optional[int] = ..., dense: _Optional[float] = ..., sparse: _Optional[float] = ..., hybrid: _Optional[float] = ..., agreement: _Optional[float] = ..., unknown: _Optional[float] = ...) -> None: ...
 
 class CreateCollectionRequest(_message.Message):
     __slots__ = ("name", "description", "chunk_tokens", "chunk_overlap")

@@ -1,0 +1,52 @@
+"""What is learned from a collection's chunks and kept with it: average lengths and calibrations."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from services.retrieve.calibration import Calibration
+from services.retrieve.ports import ArmWeights
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A collection's profile."""
+
+    chunks: int = 0
+    """How many chunks it had when this was learned."""
+    encoder: str = ""
+    """The encoder that was calibrated."""
+    at: float = 0.0
+    """When, in Unix seconds."""
+    seconds: float = 0.0
+    """How long that took."""
+    averages: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """By language, the average length in terms of each of the analyser's fields."""
+    reweighed: int | None = None
+    """The position up to which chunks have been weighed by `averages`; None: all of them."""
+    languages: Mapping[str, Calibration] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, ArmWeights]:
+        """The arms' weights by language."""
+        return {language: one.weights for language, one in self.languages.items()}
+
+
+def dump(profile: Profile) -> str:
+    """As JSON."""
+    return json.dumps({"format": FORMAT, **asdict(profile)}, separators=(",", ":"))
+
+
+def parse(text: str) -> Profile:
+    """From JSON. What another format wrote is learned again: an empty profile."""
+    values = json.loads(text) if text else {}
+    if values.pop("format", None) != FORMAT:
+        return Profile()
+    languages = {
+        language: Calibration(**{**one, "weights": ArmWeights(**one["weights"])})
+        for language, one in values.pop("languages").items()
+    }
+    averages = {language: tuple(lengths) for language, lengths in values.pop("averages").items()}
+    return Profile(**values, averages=averages, languages=languages)
