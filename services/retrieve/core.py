@@ -36,6 +36,7 @@ from services.retrieve.ports import (
     StoredChunk,
     StoreQuery,
 )
+from services.retrieve.relevance import Scale, measure
 from services.retrieve.results import Plan, Results
 from services.retrieve.searches import Found, Reasons, Search, check_search
 from services.retrieve.tasks import together
@@ -95,6 +96,7 @@ class Retrieval:
         self.analyzer = analyzer
         self.learning = Learning(store, encoder, analyzer)
         self._options = options
+        self._measured: Scale | None = None
 
     async def start(self) -> None:
         """Return when everything can work; store and encoder start side by side."""
@@ -125,6 +127,7 @@ class Retrieval:
             store=self.store,
             analyzer=self.analyzer,
             covers=self.encoder.facts.covers,
+            scale=await self._scale() if request.relevant_only else Scale(0.0),
             key=key,
             collection=collection,
             search=request,
@@ -231,6 +234,12 @@ class Retrieval:
         covered = covered_languages(facts, languages, measured)
         mixed = len(covered) < sum(chunks > 0 for chunks in languages.values())
         return weights, encoded.dense, covered if mixed else None
+
+    async def _scale(self) -> Scale:
+        """How the encoder's cosines are to be read; measured when it is first needed."""
+        if self._measured is None:
+            self._measured = await measure(self.encoder)
+        return self._measured
 
     def check_match(self, collection: Collection, *, dense: bool = True) -> None:
         """Refuse a collection whose vectors another encoder or analyser made.

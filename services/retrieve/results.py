@@ -23,7 +23,7 @@ from services.retrieve.ports import (
     StoredChunk,
     StoreQuery,
 )
-from services.retrieve.relevance import is_relevant
+from services.retrieve.relevance import Scale, is_relevant
 from services.retrieve.searches import DEFAULT_TOP_K, Found, Hit, HitReasons, Reasons, Search
 from services.runtime.errors import NotFound
 
@@ -73,6 +73,7 @@ class Results:
         store: Store,
         analyzer: Analyzer,
         covers: Callable[[str], bool],
+        scale: Scale,
         key: CollectionKey,
         collection: Collection,
         search: Search,
@@ -82,6 +83,7 @@ class Results:
         store: asked once for each query, or more often where candidates did not fit.
         analyzer: of the collection.
         covers: whether the encoder's vectors mean something in a language.
+        scale: how its cosines are to be read.
         key: the collection's.
         collection: its facts.
         search: what is asked.
@@ -90,6 +92,7 @@ class Results:
         self._store = store
         self._analyzer = analyzer
         self._covers = covers
+        self._scale = scale
         self._key = key
         self._collection = collection
         self._search = search
@@ -200,6 +203,7 @@ class Results:
         documents: dict[str, set[int]] = defaultdict(set)
         for one in judged:
             documents[one.place.candidate.chunk.document_id] |= one.terms
+        understood = any(plan.reasons.weights.dense > 0 for plan in self._plans)
         return [
             one
             for one in judged
@@ -210,8 +214,9 @@ class Results:
                     terms.coverage(documents[one.place.candidate.chunk.document_id])
                     for terms in wanted
                 ),
-                dense_counts=any(plan.reasons.weights.dense > 0 for plan in self._plans)
-                and self._covers(one.place.candidate.chunk.language),
+                scale=self._scale
+                if understood and self._covers(one.place.candidate.chunk.language)
+                else None,
             )
         ]
 
