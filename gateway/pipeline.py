@@ -39,6 +39,9 @@ MAX_ANSWER_TOP_K = 100
 SEARCH_TOP_K = 10
 MAX_SEARCH_TOP_K = 1000
 MAX_PAGE = 1000
+DEFAULT_MODEL = "default"
+DEFAULT_EMBEDDING = "default-embedding"
+"""What a request means that names no model."""
 
 Events = AsyncGenerator[infer_pb2.GenerateResponse, None]
 
@@ -84,6 +87,7 @@ class Pipeline:
         """Sources, deltas, done. Nothing is yielded before the engine's first piece of text, so
         that whatever fails until then fails as a whole."""
         event = gateway_pb2.StreamQueryResponse
+        call.principal.require_model(request.model or DEFAULT_MODEL)
         retrieval = _checked(request.retrieval)
         history = await self._history(call, request.session_id)
         plan = await self._plan(call, request.query, history, request.model)
@@ -156,6 +160,7 @@ class Pipeline:
         With retrieval the citations come between the last delta and the finish.
         """
         event = gateway_pb2.ChatResponse
+        call.principal.require_model(chat.generate.model or DEFAULT_MODEL)
         request = infer_pb2.GenerateRequest()
         request.CopyFrom(chat.generate)
         request.task = infer_pb2.TASK_CHAT
@@ -209,6 +214,7 @@ class Pipeline:
     async def generate(self, call: Call, request: infer_pb2.GenerateRequest) -> Events:
         """The events of a generation; the first is held back until there is text, a tool call or
         an end, so that whatever fails until then fails as a whole."""
+        call.principal.require_model(request.model or DEFAULT_MODEL)
         held: list[infer_pb2.GenerateResponse] | None = []
         async with aclosing(self._engine(call, request)) as generated:
             async for response in generated:
@@ -238,6 +244,7 @@ class Pipeline:
     async def embed(
         self, call: Call, request: retrieve_pb2.EmbedRequest
     ) -> retrieve_pb2.EmbedResponse:
+        call.principal.require_model(request.model or DEFAULT_EMBEDDING)
         return await embed_within_limits(
             self._limiter, call, request, lambda asked: clients.embed(call, self._mesh, asked)
         )
@@ -307,7 +314,7 @@ class Pipeline:
     # the mesh itself
 
     async def models(self, call: Call) -> list[gateway_pb2.Model]:
-        """Aliases and models, of the engines and of the encoders."""
+        """Aliases and models, of the engines and of the encoders, that the caller may use."""
         engines, encoders = await asyncio.gather(
             clients.list_engine_models(call, self._mesh), clients.list_encoders(call, self._mesh)
         )
@@ -321,7 +328,7 @@ class Pipeline:
                 gateway_pb2.Model(id=alias, target=encoder.id, owned_by=encoder.owned_by)
                 for alias in encoder.aliases
             ]
-        return models
+        return [model for model in models if call.principal.may_use(model.id)]
 
     async def health(self) -> dict[str, ServiceHealth]:
         """What each service says about itself; all are asked at once."""

@@ -1,5 +1,6 @@
 """What the gateway can be told."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -50,6 +51,23 @@ class GatewaySettings(LimitSettings):
     """Switches HS256 tokens on, for embedded use."""
     edge: Literal["", "kong"] = Field("", validation_alias=AliasChoices("RAGMESH_EDGE", "EDGE"))
     """What stands in front of the gateway."""
+    kong_file: Path | None = None
+    """What `ragmesh keys` renders: consumers, public keys, the edge; unset: kong.yml of `data`."""
+
+    token_leeway: Seconds = 5.0
+    """Seconds of clock skew allowed on a token's `exp` and `nbf`."""
+    token_max_lifetime: Annotated[float, Field(gt=0)] | None = None
+    """Seconds from now that `exp` may lie ahead; the rendered file's own bound holds besides."""
+    oidc_jwks_url: str | None = None
+    """Key set of an OpenID provider whose tokens are accepted besides; https, but on loopback."""
+    oidc_issuer: str | None = None
+    """What `iss` of its tokens must be."""
+    oidc_audience: str = "ragmesh"
+    """What `aud` of its tokens must contain."""
+    oidc_consumer: str = "oidc"
+    """The consumer whose entry bounds its tokens' tenants, scopes and models."""
+    oidc_refresh: Annotated[float, Field(ge=10)] = 300.0
+    """Seconds between two fetches of the key set."""
 
     request_budget: Seconds = 300.0
     """Seconds that a request may take through all its hops."""
@@ -78,6 +96,11 @@ class GatewaySettings(LimitSettings):
     """Documents of one call that are parsed at a time."""
     history_turns: Count = 10
     """Turns of a session that a follow-up question sees."""
+
+    @property
+    def credentials(self) -> Path:
+        """The rendered file."""
+        return self.kong_file or self.data / "kong.yml"
 
     def target(self, service: str) -> str:
         """Where a service answers."""

@@ -62,3 +62,19 @@ class Turn(Base):
     question: Mapped[str] = mapped_column(Text)
     answer: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class Revocation(Base):
+    """A token that is refused before it expires. Keyed by its issuer: a token names its tenant
+    only to those who trust it."""
+
+    __tablename__ = "revocations"
+    __table_args__ = (Index(None, "consumer", "token_id", unique=True),)
+
+    number: Mapped[int] = mapped_column(SequenceNumber, primary_key=True, autoincrement=True)
+    consumer: Mapped[str] = mapped_column(String(256))
+    token_id: Mapped[str] = mapped_column(String(256))
+    """``jti``."""
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
+    """Seconds since the epoch; the row may go after that."""
+    revoked_at: Mapped[int] = mapped_column(BigInteger)
