@@ -1,6 +1,7 @@
 """Requests and answers of the native routes. What a request may hold is said here, once; each
 request knows its message of the protos."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +27,8 @@ Tokens = Annotated[int, Field(ge=1, le=MAX_INT32)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)]
 Metadata = dict[str, Any]
+ACCESS_ENTRY = re.compile(r"(user|group):[^\x00-\x1f\x7f]{1,256}")
+AccessEntry = Annotated[str, Field(pattern=f"^{ACCESS_ENTRY.pattern}$")]
 
 MODES: "dict[str, retrieve_pb2.SearchMode]" = {
     "hybrid": retrieve_pb2.SEARCH_MODE_HYBRID,
@@ -222,6 +225,11 @@ class DocumentBody(Request):
     title: Annotated[str, Field(max_length=1000)] = ""
     text: str
     metadata: Metadata = Field(default_factory=dict)
+    access: Annotated[list[AccessEntry], Field(min_length=1, max_length=64)] | None = Field(
+        None,
+        description="Who may read it, `user:NAME` or `group:NAME`, each held by the token itself. "
+        "Everyone in the tenant when unset.",
+    )
 
 
 class DocumentsBody(Request):
@@ -361,6 +369,7 @@ class DocumentView(BaseModel):
     title: str
     source: str
     metadata: Metadata
+    access: list[str] | None = Field(description="Who may read it; null for the whole tenant.")
     format: str
     language: str
     pages: int | None

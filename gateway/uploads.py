@@ -13,13 +13,16 @@ from gateway.bodies import loads
 from gateway.errors import too_large
 from gateway.freeform import check_depth
 from gateway.ingest import FileContent, TextContent, Upload
-from gateway.schemas import DocumentBody
+from gateway.schemas import ACCESS_ENTRY, DocumentBody
 from gateway.settings import GatewaySettings
 from services.runtime.errors import InvalidArgument
 
 MARKDOWN = "text/markdown"
 MAX_FIELDS = 16
 MAX_FILENAME_CHARACTERS = 1024
+MAX_ACCESS_ENTRIES = 64
+_RESERVED = frozenset({"id", "access"})
+"""Keys of a file's metadata that say something about the document; they are not kept in it."""
 
 
 async def read_form(request: Request, settings: GatewaySettings) -> FormData:
@@ -44,7 +47,7 @@ def from_form(form: FormData, settings: GatewaySettings) -> list[Upload]:
     """The form's files with their metadata.
 
     Raises:
-        InvalidArgument: FILE_REQUIRED, UNKNOWN_FIELD, METADATA_INVALID.
+        InvalidArgument: FILE_REQUIRED, UNKNOWN_FIELD, METADATA_INVALID, ACCESS_INVALID.
         ResourceExhausted: TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE, METADATA_TOO_LARGE.
     """
     for name in form:
@@ -81,6 +84,7 @@ def _from_document(document: DocumentBody, name: str, settings: GatewaySettings)
     if len(text) > settings.max_document_bytes:
         raise _document_too_large(name, name, settings)
     check_metadata(document.metadata, f"{name}.metadata", settings)
+    refuse_misplaced_access(document.metadata, name)
     id = document.id or hashlib.sha256(text).hexdigest()[:32]
     source = document.metadata.get("source")
     return Upload(
@@ -94,6 +98,7 @@ def _from_document(document: DocumentBody, name: str, settings: GatewaySettings)
         title=document.title,
         source=source if isinstance(source, str) else "",
         metadata=document.metadata,
+        access=tuple(document.access or ()),
     )
 
 
@@ -121,8 +126,42 @@ def _from_file(file: UploadFile, facts: Mapping[str, Any], settings: GatewaySett
         content_type=file.content_type or "",
         title=title if isinstance(title, str) else "",
         source=filename or id,
-        metadata={key: value for key, value in facts.items() if key != "id"},
+        metadata={key: value for key, value in facts.items() if key not in _RESERVED},
+        access=read_access(facts["access"], "metadata.access") if "access" in facts else (),
     )
+
+
+def read_access(value: Any, param: str) -> tuple[str, ...]:
+    """An access list.
+
+    Raises:
+        InvalidArgument: ACCESS_INVALID. An empty list too: it could mean everybody or nobody.
+    """
+    entries = value if isinstance(value, list) else []
+    if not 1 <= len(entries) <= MAX_ACCESS_ENTRIES or not all(
+        isinstance(entry, str) and ACCESS_ENTRY.fullmatch(entry) for entry in entries
+    ):
+        raise InvalidArgument(
+            "ACCESS_INVALID",
+            f"{param} must list 1 to {MAX_ACCESS_ENTRIES} entries of the form user:NAME or "
+            "group:NAME.",
+            field=param,
+        )
+    return tuple(entries)
+
+
+def refuse_misplaced_access(metadata: Mapping[str, Any], name: str) -> None:
+    """Who puts the list into the metadata believes it to hold; ignoring it would publish.
+
+    Raises:
+        InvalidArgument: ACCESS_INVALID.
+    """
+    if "access" in metadata:
+        raise InvalidArgument(
+            "ACCESS_INVALID",
+            f"{name}.metadata.access: the access list stands beside the metadata, not in it.",
+            field=f"{name}.metadata.access",
+        )
 
 
 def check_metadata(metadata: Mapping[str, Any], name: str, settings: GatewaySettings) -> None:
