@@ -142,6 +142,26 @@ async def test_orphans_of_a_killed_engine_leave_the_shard(tmp_path):
         index.close()
 
 
+async def test_the_first_call_after_a_kill_may_be_a_deletion(tmp_path):
+    store = EdgeStore("", tmp_path)
+    await store.start()
+    try:
+        await store.create_collection(collection(), 10)
+        await put(store, document("a"), document("b"))
+        torn = document("c", chunks=4)
+        await store.stage(KEY, [("token", torn)], chunks_of("token", torn))
+        killed = store.process_id
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await gone(killed)
+        while store.process_id in (None, killed):
+            await asyncio.sleep(0.02)
+        assert await store.delete_document(KEY, "b") == 3
+        assert await texts(store) == expected(document("a"))
+    finally:
+        await store.aclose()
+
+
 async def test_searches_are_answered_while_documents_are_written(tmp_path):
     store = EdgeStore("", tmp_path)
     await store.start()

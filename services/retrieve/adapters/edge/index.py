@@ -229,6 +229,7 @@ class Index:
     def delete_document(self, key: CollectionKey, document_id: str, attributes: Attributes) -> int:
         state = self._state(key)
         version, document, languages = self._current(state, document_id, attributes)
+        self._shard(state)  # what an earlier process left is removed before this joins it
         with self._catalog.transaction():
             self._catalog.remove(state.row.id, document_id)
             self._catalog.add_orphans(state.row.id, [(version, document.chunks)])
