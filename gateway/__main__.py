@@ -15,6 +15,7 @@ import uvloop
 from gateway.app import create_app
 from gateway.auth import Authenticator
 from gateway.clients import connect_mesh
+from gateway.edge.rules import EdgeRules
 from gateway.jwks import OidcIssuer
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
@@ -109,6 +110,7 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> State:
         pipeline=Pipeline(mesh, sessions, settings, limiter),
         sessions=sessions,
         started_at=int(time.time()),
+        edge=None if settings.edge == "kong" else EdgeRules(credentials),
     )
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import NoDecode
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -32,8 +31,6 @@ class GatewaySettings(LimitSettings):
     """Address that REST binds to. TLS in front of it is Kong's or a proxy's work."""
     port: Port = Field(8000, validation_alias=AliasChoices("RAGMESH_PORT", "API_PORT"))
     """REST port; 0 takes a free one."""
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins of web pages that may call; none by default."""
 
     preprocess_target: str | None = None
     """gRPC target, such as ``dns:///preprocess:50051``; unset: this machine's default."""

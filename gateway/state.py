@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from gateway.auth import Authenticator
+from gateway.edge.rules import EdgeRules
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.settings import GatewaySettings
@@ -22,6 +23,8 @@ class State:
     sessions: SessionStore
     started_at: int
     """Seconds since the epoch."""
+    edge: EdgeRules | None = None
+    """What Kong would enforce before a route; None behind Kong."""
 
 
 def state_of(app: FastAPI) -> State:

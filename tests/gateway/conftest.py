@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from gateway.__main__ import listen, start_rest
 from gateway.auth import Authenticator
 from gateway.clients import Mesh
+from gateway.edge.rules import EdgeRules
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.ragservice import RagServicer
@@ -101,6 +102,7 @@ async def running(
             pipeline=Pipeline(Mesh(channels), sessions, configured, limiter),
             sessions=sessions,
             started_at=1_700_000_000,
+            edge=None if configured.edge == "kong" else EdgeRules(credentials),
         )
         listener = listen(configured)
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
