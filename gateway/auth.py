@@ -186,8 +186,8 @@ class Authenticator:
         token_id = principal.token_id
         return token_id is not None and (principal.consumer, token_id) in self._revocations
 
-    def _follow_file(self) -> None:
-        if self._monotonic() < self._next_check:
+    def _follow_file(self, *, now: bool = False) -> None:
+        if not now and self._monotonic() < self._next_check:
             return
         self._next_check = self._monotonic() + self._check_interval
         fingerprint = _fingerprint(self._path)
@@ -253,6 +253,9 @@ class Authenticator:
             return embedded
         if kid is None:
             _refuse("No mandatory 'kid' in claims")
+        if isinstance(kid, str) and kid not in self._credentials.by_kid:
+            # A key that was made this moment: its first token must not fail.
+            self._follow_file(now=True)
         credential = self._credentials.by_kid.get(kid) if isinstance(kid, str) else None
         if credential is None and self._oidc is not None and isinstance(kid, str):
             credential = self._oidc.credential(kid, self._credentials.consumers)
