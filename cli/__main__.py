@@ -12,7 +12,7 @@ from cli.commands.keys import keys
 from cli.commands.models import models
 from cli.commands.search import search
 from cli.commands.status import status
-from cli.commands.token import token
+from cli.commands.token import tokens
 from cli.commands.up import up
 from services.runtime.version import VERSION
 
@@ -26,8 +26,9 @@ app = typer.Typer(
     "RAGMESH_METRICS_BASE (9100) say where a mesh lives; RAGMESH_URL and RAGMESH_TOKEN reach "
     "another one. NO_COLOR turns colours off.",
 )
-for _command in (up, down, status, token, ingest, ask, search, models, doctor):
+for _command in (up, down, status, ingest, ask, search, models, doctor):
     app.command()(_command)
+app.add_typer(tokens, name="token")
 app.add_typer(keys, name="keys")
 
 

@@ -26,6 +26,10 @@ class CommandSettings(RuntimeSettings):
     """Address of the mesh to talk to; unset: the one on this machine."""
     token: SecretStr | None = None
     """Bearer token; unset: admin.token under `data`."""
+    oidc_jwks_url: str | None = None
+    """Key set of an OpenID provider, which `keys sync` renders."""
+    oidc_consumer: str = "oidc"
+    """The consumer that its keys belong to."""
     samples: Path = SAMPLES
     """Folder of the sample documents that `up --demo` ingests."""
     language: str = Field(
