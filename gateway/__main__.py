@@ -13,6 +13,7 @@ import uvicorn
 import uvloop
 
 from gateway.app import create_app
+from gateway.audit import AuditLog
 from gateway.auth import Authenticator
 from gateway.clients import connect_mesh
 from gateway.edge.rules import EdgeRules
@@ -23,9 +24,13 @@ from gateway.ragservice import SERVICE_NAME, RagServicer
 from gateway.revocations import Revocations
 from gateway.settings import GatewaySettings
 from gateway.state import State
+from gateway.store.audit import AuditStore
 from gateway.store.database import open_database
 from gateway.store.revocations import RevocationStore
 from gateway.store.sessions import SessionStore
+from gateway.store.usage import UsageStore
+from gateway.tenants import Tenants
+from gateway.usage import UsageMeter
 from ragmesh.gateway.v1 import gateway_pb2_grpc
 from services.runtime.errors import FailedPrecondition, InvalidArgument, RagmeshError, Unimplemented
 from services.runtime.logs import configure_logs
@@ -84,6 +89,10 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> State:
     mesh = connect_mesh(settings)
     stack.push_async_callback(mesh.aclose)
     sessions = SessionStore(engine)
+    usage = UsageMeter(UsageStore(engine))
+    usage.start()
+    stack.push_async_callback(usage.aclose)
+    audit = AuditLog(AuditStore(engine))
     secret = settings.secret_key
     credentials = settings.credentials
     revocations = Revocations(RevocationStore(engine))
@@ -107,8 +116,12 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> State:
             oidc=oidc,
         ),
         limiter=limiter,
-        pipeline=Pipeline(mesh, sessions, settings, limiter),
+        pipeline=Pipeline(mesh, sessions, settings, limiter, usage=usage, audit=audit),
         sessions=sessions,
+        usage=usage,
+        usage_store=UsageStore(engine),
+        audit=AuditStore(engine),
+        tenants=Tenants(mesh, engine, sessions, meter=usage, audit=audit),
         started_at=int(time.time()),
         edge=None if settings.edge == "kong" else EdgeRules(credentials),
     )

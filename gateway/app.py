@@ -15,6 +15,7 @@ from gateway.limits.middleware import RequestLimits
 from gateway.middleware import BodyLimit, CancelOnDisconnect, RequestFrame
 from gateway.openapi import describe
 from gateway.routes import (
+    admin,
     chat,
     collections,
     documents,
@@ -25,6 +26,7 @@ from gateway.routes import (
     query,
     search,
     sessions,
+    usage,
 )
 from gateway.state import State
 from services.runtime.errors import InvalidArgument, NotFound, RagmeshError, Unimplemented
@@ -41,6 +43,8 @@ ROUTERS = (
     documents.router,
     models.router,
     sessions.router,
+    usage.router,
+    admin.router,
     health.router,
 )
 PAGE_HEADERS = {

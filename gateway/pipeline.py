@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway import clients
+from gateway.audit import AuditLog
 from gateway.clients import Mesh
 from gateway.exchange import Call
 from gateway.ingest import Ingest, Upload
@@ -24,6 +25,7 @@ from gateway.limits.generation import embed_within_limits, generate_within_limit
 from gateway.limits.limiter import Limiter
 from gateway.settings import SERVICES, GatewaySettings
 from gateway.store.sessions import SessionStore
+from gateway.usage import UsageMeter
 from ragmesh.gateway.v1 import gateway_pb2
 from ragmesh.infer.v1 import infer_pb2
 from ragmesh.postprocess.v1 import postprocess_pb2
@@ -60,10 +62,19 @@ class Pipeline:
     """Conducts the services for one request at a time; holds no state of a request."""
 
     def __init__(
-        self, mesh: Mesh, sessions: SessionStore, settings: GatewaySettings, limiter: Limiter
+        self,
+        mesh: Mesh,
+        sessions: SessionStore,
+        settings: GatewaySettings,
+        limiter: Limiter,
+        *,
+        usage: UsageMeter,
+        audit: AuditLog,
     ) -> None:
         self._mesh = mesh
         self._limiter = limiter
+        self._usage = usage
+        self._audit = audit
         self._ingest = Ingest(mesh, parallel=settings.parallel_documents)
         self._sessions = sessions
         self._settings = settings
@@ -245,9 +256,11 @@ class Pipeline:
         self, call: Call, request: retrieve_pb2.EmbedRequest
     ) -> retrieve_pb2.EmbedResponse:
         call.principal.require_model(request.model or DEFAULT_EMBEDDING)
-        return await embed_within_limits(
+        made = await embed_within_limits(
             self._limiter, call, request, lambda asked: clients.embed(call, self._mesh, asked)
         )
+        self._usage.embedding(call, made)
+        return made
 
     async def document_text(self, call: Call, collection: str, document_id: str) -> str:
         """The text of an indexed document, its chunks joined.
@@ -269,7 +282,8 @@ class Pipeline:
     async def create_collection(
         self, call: Call, request: retrieve_pb2.CreateCollectionRequest
     ) -> retrieve_pb2.Collection:
-        return (await clients.create_collection(call, self._mesh, request)).collection
+        async with self._audit.recording(call, "collection.create", request.name):
+            return (await clients.create_collection(call, self._mesh, request)).collection
 
     async def get_collection(self, call: Call, name: str) -> retrieve_pb2.Collection:
         request = retrieve_pb2.GetCollectionRequest(name=name)
@@ -284,7 +298,8 @@ class Pipeline:
     async def delete_collection(self, call: Call, name: str) -> int:
         """Returns how many documents went with it."""
         request = retrieve_pb2.DeleteCollectionRequest(name=name)
-        return (await clients.delete_collection(call, self._mesh, request)).documents
+        async with self._audit.recording(call, "collection.delete", name):
+            return (await clients.delete_collection(call, self._mesh, request)).documents
 
     async def get_document(self, call: Call, collection: str, id: str) -> retrieve_pb2.Document:
         request = retrieve_pb2.GetDocumentRequest(collection=collection, id=id)
@@ -309,7 +324,8 @@ class Pipeline:
     async def delete_document(self, call: Call, collection: str, id: str) -> int:
         """Returns how many chunks went with it."""
         request = retrieve_pb2.DeleteDocumentRequest(collection=collection, id=id)
-        return (await clients.delete_document(call, self._mesh, request)).chunks
+        async with self._audit.recording(call, "document.delete", f"{collection}/{id}"):
+            return (await clients.delete_document(call, self._mesh, request)).chunks
 
     # the mesh itself
 
@@ -351,12 +367,13 @@ class Pipeline:
     def _engine(
         self, call: Call, request: infer_pb2.GenerateRequest, *, at_most: float | None = None
     ) -> Events:
-        return generate_within_limits(
+        events = generate_within_limits(
             self._limiter,
             call,
             request,
             lambda bounded: clients.generate(call, self._mesh, bounded, at_most=at_most),
         )
+        return self._usage.generation(call, request, events)
 
     async def _plan(
         self, call: Call, query: str, history: Sequence[chat_pb2.ChatMessage], model: str

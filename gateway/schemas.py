@@ -438,6 +438,87 @@ class ModelsView(BaseModel):
     data: list[ModelView]
 
 
+class UsageCountsView(BaseModel):
+    """How much was taken."""
+
+    requests: int = Field(description="Generations and embeddings; a query is one.")
+    prompt_tokens: int
+    completion_tokens: int
+    embedding_tokens: int
+    estimated: int = Field(description="Requests among them whose tokens are estimates.")
+    total_tokens: int
+
+
+class UsageRowView(UsageCountsView):
+    """A day and a model."""
+
+    day: str = Field(description="In UTC: `2026-11-21`.")
+    model: str
+
+
+class UsageReportView(BaseModel):
+    """Usage by day and model."""
+
+    from_: str = Field(alias="from")
+    to: str
+    usage: list[UsageRowView]
+    total: UsageCountsView
+
+
+class AuditEntryView(BaseModel):
+    """One action."""
+
+    number: int = Field(description="From 1, without gaps.")
+    at: str
+    consumer: str
+    tenant: str | None
+    subject: str
+    token_id: str | None
+    request_id: str | None
+    action: str
+    target: str
+    outcome: str = Field(description="`ok`, or the reason why not.")
+    previous: str = Field(description="Hash of the entry before.")
+    hash: str = Field(description="SHA-256 over this entry and the hash before.")
+
+
+class AuditView(BaseModel):
+    """A page of the audit log, newest first."""
+
+    entries: list[AuditEntryView]
+    next: str | None
+
+
+class TenantContentsView(BaseModel):
+    """What a tenant has, counted in every store."""
+
+    collections: int
+    documents: int
+    chunks: int
+    folders: int = Field(description="On the disk of retrieve.")
+    sessions: int
+    turns: int
+    usage: int = Field(description="Rows: days by models.")
+
+
+class TenantView(BaseModel):
+    """A tenant."""
+
+    tenant: str
+    consumer: str
+    contents: TenantContentsView
+
+
+class TenantDeletedView(BaseModel):
+    """A tenant's end."""
+
+    tenant: str
+    consumer: str
+    removed: TenantContentsView
+    left: TenantContentsView = Field(description="Counted afterwards.")
+    complete: bool = Field(description="Whether nothing is left.")
+
+
 class ErrorDetail(BaseModel):
     """What went wrong."""
 

@@ -9,7 +9,11 @@ from gateway.edge.rules import EdgeRules
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.settings import GatewaySettings
+from gateway.store.audit import AuditStore
 from gateway.store.sessions import SessionStore
+from gateway.store.usage import UsageStore
+from gateway.tenants import Tenants
+from gateway.usage import UsageMeter
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,10 @@ class State:
     limiter: Limiter
     pipeline: Pipeline
     sessions: SessionStore
+    usage: UsageMeter
+    usage_store: UsageStore
+    audit: AuditStore
+    tenants: Tenants
     started_at: int
     """Seconds since the epoch."""
     edge: EdgeRules | None = None

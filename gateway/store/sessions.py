@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -119,6 +119,35 @@ class SessionStore:
             raise _unavailable() from error
         stored = [StoredTurn(row[0], row[1], _utc(row[2])) for row in rows]
         return StoredSession(session_id, _utc(found[0]), _utc(found[1]), stored)
+
+    async def count(self, tenant: str) -> tuple[int, int]:
+        """Sessions and turns of a tenant.
+
+        Raises:
+            Unavailable: STORE_UNAVAILABLE.
+        """
+        sessions = select(func.count()).where(Session.tenant == tenant)
+        turns = select(func.count()).where(Turn.tenant == tenant)
+        try:
+            async with self._engine.connect() as connection:
+                found = [
+                    (await connection.execute(each)).scalar_one() for each in (sessions, turns)
+                ]
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable() from error
+        return int(found[0]), int(found[1])
+
+    async def delete_tenant(self, tenant: str) -> None:
+        """Forget every session of a tenant.
+
+        Raises:
+            Unavailable: STORE_UNAVAILABLE.
+        """
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(delete(Session).where(Session.tenant == tenant))
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable() from error
 
     async def delete(self, tenant: str, session_id: str) -> None:
         """Forget a session with its turns.
