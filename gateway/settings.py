@@ -33,10 +33,13 @@ class GatewaySettings(LimitSettings):
     """REST port; 0 takes a free one."""
 
     preprocess_target: str | None = None
-    """gRPC target, such as ``dns:///preprocess:50051``; unset: this machine's default."""
+    """gRPC target of preprocess, such as ``dns:///preprocess:50051``; unset: this machine's."""
     retrieve_target: str | None = None
+    """gRPC target of retrieve."""
     infer_target: str | None = None
+    """gRPC target of infer."""
     postprocess_target: str | None = None
+    """gRPC target of postprocess."""
 
     database_url: SecretStr | None = Field(
         None, validation_alias=AliasChoices("RAGMESH_DATABASE_URL", "DATABASE_URL")
@@ -45,9 +48,9 @@ class GatewaySettings(LimitSettings):
     secret_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("RAGMESH_SECRET_KEY", "SECRET_KEY")
     )
-    """Switches HS256 tokens on, for embedded use."""
+    """At least 32 bytes; switches HS256 tokens on, for embedded use."""
     edge: Literal["", "kong"] = Field("", validation_alias=AliasChoices("RAGMESH_EDGE", "EDGE"))
-    """What stands in front of the gateway."""
+    """What stands in front; kong: its limits hold, and the gateway does not count again."""
     kong_file: Path | None = None
     """What `ragmesh keys` renders: consumers, public keys, the edge; unset: kong.yml of `data`."""
 
@@ -81,8 +84,8 @@ class GatewaySettings(LimitSettings):
     """Largest JSON body."""
     max_upload_bytes: Bytes = 512 * MIB
     """Largest body of a call with documents."""
-    max_document_bytes: Bytes = 100 * MIB
-    """Largest single document."""
+    max_document_bytes: Bytes = 50_000_000
+    """Largest single document; preprocess reads the same variable."""
     max_documents: Count = 1000
     """Documents a call."""
     max_metadata_bytes: Bytes = 64 * 1024
