@@ -115,7 +115,7 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
 """Fields that must have one of these values, which holds here anyway."""
 
 # Of the Lua that shapes Kong's errors, header_filter and body_filter: its twin is gateway.errors.
-POST_FUNCTION_SHA256 = "33d37c88ba3b3ee6d06a7c73d24fce9addd4c9c2154ed45bef146307fd59e696"
+POST_FUNCTION_SHA256 = "71ab1e9a4a4ba200afd2d4fb6b315910c10c92aa35955ec362fd61bd3a13c170"
 _TOP = frozenset({"_format_version", "_transform", "services", "upstreams", "plugins", "consumers"})
 
 
