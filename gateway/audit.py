@@ -1,33 +1,18 @@
-"""Who did what: the actions that the audit log records, and how a request records one."""
+"""Who did what: how a request records an action in the audit log."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 from prometheus_client import Counter
 
+from gateway.actions import INTERRUPTED, OK
 from gateway.exchange import Call
 from gateway.store.audit import AuditStore, Event, moment
 from services.runtime.errors import RagmeshError
 
 log = logging.getLogger(__name__)
-
-ACTIONS: Final = (
-    "collection.create",
-    "collection.delete",
-    "document.delete",
-    "tenant.delete",
-    "key.create",
-    "key.rotate",
-    "key.revoke",
-    "token.revoke",
-)
-"""What is recorded. The last four are done by `ragmesh keys` and `ragmesh token revoke`."""
-OK = "ok"
-INTERRUPTED = "interrupted"
-"""The outcome of an action whose caller left: it may have happened."""
 
 LOST = Counter("ragmesh_gateway_audit_lost", "Actions that the audit log could not record.")
 

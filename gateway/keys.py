@@ -43,6 +43,8 @@ from services.runtime.errors import AlreadyExists, InvalidArgument, NotFound
 ALGORITHMS = ("ES256", "RS256")
 SOURCE = Path(__file__).parent / "kong" / "kong.yml"
 RSA_BITS = 3072
+OPERATOR = "operator"
+"""The tag of the consumer that speaks for who runs the mesh."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # What Kong accepts in a tag: no comma, no slash, nothing unprintable.
@@ -86,6 +88,8 @@ class Keyring:
         tenants: Sequence[str],
         scopes: Sequence[str] = SCOPES,
         models: Sequence[str] = (),
+        groups: Sequence[str] = (),
+        operator: bool = False,
         algorithm: str = "ES256",
     ) -> str:
         """A new consumer with its first key; answers the key's ``kid``.
@@ -93,6 +97,9 @@ class Keyring:
         Args:
             tenants: what its tokens may say in ``tenant`` (or ``sub``); ``*`` trusts it with all.
             models: what its tokens may use, by the names that requests use; none is all.
+            groups: groups of access lists that its tokens may claim; ``*`` is every one, and lets
+                them claim ``*``, which reads all of a tenant.
+            operator: its administrators see past their own consumer.
 
         Raises:
             AlreadyExists: CONSUMER_EXISTS.
@@ -105,10 +112,22 @@ class Keyring:
                     "CONSUMER_EXISTS",
                     f"the consumer '{consumer}' exists; `ragmesh keys rotate` gives it a new key",
                 )
-            tags = _tags(tenants, scopes, models)
+            tags = [*_tags(tenants, scopes, models), *group_tags(groups)]
+            if operator:
+                tags.append(OPERATOR)
             secret = self._new_secret(consumer, algorithm)
             consumers.append({"username": consumer, "tags": tags, "jwt_secrets": [secret]})
         return str(secret["key"])
+
+    def tag(self, consumer: str, tags: Sequence[str]) -> None:
+        """Add tags to a consumer where they are missing.
+
+        Raises:
+            NotFound: CONSUMER_NOT_FOUND.
+        """
+        with self._changing() as consumers:
+            held = _entry(consumers, consumer).setdefault("tags", [])
+            held += [tag for tag in tags if tag not in held]
 
     def rotate(self, consumer: str, *, algorithm: str | None = None, standby: bool = False) -> str:
         """A new key that signs from now on; the older ones verify until they are revoked.
@@ -247,6 +266,7 @@ class Keyring:
         tenant: str | None = None,
         scopes: Sequence[str] = (),
         models: Sequence[str] = (),
+        groups: Sequence[str] = (),
         lifetime: float = 3600.0,
         now: float | None = None,
     ) -> str:
@@ -255,13 +275,14 @@ class Keyring:
         Args:
             tenant: None leaves it to ``sub``.
             models: what it may use; none is whatever the consumer may.
+            groups: groups of access lists that the user is in; ``*`` reads all of the tenant.
             lifetime: seconds until ``exp``.
             now: seconds since the epoch; None is this moment.
 
         Raises:
             NotFound: CONSUMER_NOT_FOUND, SIGNING_KEY_NOT_FOUND.
-            InvalidArgument: TENANT_NOT_ALLOWED, SCOPE_NOT_ALLOWED, MODEL_NOT_ALLOWED, for what
-                the gateway would refuse anyway.
+            InvalidArgument: TENANT_NOT_ALLOWED, SCOPE_NOT_ALLOWED, MODEL_NOT_ALLOWED,
+                GROUP_NOT_ALLOWED, for what the gateway would refuse or ignore anyway.
         """
         entry = _entry(self._consumers(), consumer)
         bounds = parse_consumer(entry)
@@ -279,6 +300,11 @@ class Keyring:
             raise InvalidArgument(
                 "MODEL_NOT_ALLOWED", f"'{consumer}' may only grant: {', '.join(bounds.models)}"
             )
+        if not bounds.any_group and not set(groups) <= bounds.groups:
+            raise InvalidArgument(
+                "GROUP_NOT_ALLOWED",
+                f"'{consumer}' may only claim: {', '.join(sorted(bounds.groups)) or 'no group'}",
+            )
         secret = self._signing_secret(entry)
         issued_at = int(time.time() if now is None else now)
         claims: dict[str, Any] = {
@@ -294,6 +320,8 @@ class Keyring:
             claims["tenant"] = tenant
         if models:
             claims["models"] = list(models)
+        if groups:
+            claims["groups"] = list(groups)
         key = load_pem_private_key(self._private(secret["key"]).read_bytes(), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
             raise NotFound("SIGNING_KEY_NOT_FOUND", f"the key '{secret['key']}' cannot sign tokens")
@@ -388,6 +416,11 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _represent_text)
+
+
+def group_tags(groups: Sequence[str]) -> list[str]:
+    """Tags that let a consumer's tokens claim groups."""
+    return ["group:*" if group == "*" else f"group:{quote(group, safe=':.-_')}" for group in groups]
 
 
 def _tags(tenants: Sequence[str], scopes: Sequence[str], models: Sequence[str]) -> list[str]:

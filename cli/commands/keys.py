@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from cli.audit import recorded
 from cli.bootstrap import prepare
 from cli.console import Failure
 from cli.manifests import manifests
@@ -67,6 +68,13 @@ def create(
         list[str] | None,
         typer.Option(help="A model its tokens may use; repeat for more. Default: all."),
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A group of access lists its tokens may claim; repeat for more. '*' is every one. "
+            "Default: none."
+        ),
+    ] = None,
     algorithm: Algorithm = None,
     as_json: JsonOption = False,
     lang: LangOption = None,
@@ -79,13 +87,16 @@ def create(
     """
     with command(as_json, lang) as session:
         keyring = Keyring(session.settings.data)
-        kid = keyring.create(
-            consumer,
-            tenants=tenant or [consumer],
-            scopes=scope or SCOPES,
-            models=model or (),
-            algorithm=algorithm or "ES256",
-        )
+        with recorded("key.create", consumer) as record:
+            kid = keyring.create(
+                consumer,
+                tenants=tenant or [consumer],
+                scopes=scope or SCOPES,
+                models=model or (),
+                groups=group or (),
+                algorithm=algorithm or "ES256",
+            )
+            record.target = kid
         session.screen.line(kid)
         session.screen.json({"kid": kid, "consumer": consumer, "rendered": str(keyring.rendered)})
 
@@ -113,7 +124,10 @@ def rotate(
       ragmesh keys rotate local
     """
     with command(as_json, lang) as session:
-        kid = Keyring(session.settings.data).rotate(consumer, algorithm=algorithm, standby=standby)
+        keyring = Keyring(session.settings.data)
+        with recorded("key.rotate", consumer) as record:
+            kid = keyring.rotate(consumer, algorithm=algorithm, standby=standby)
+            record.target = kid
         session.screen.line(kid)
         session.screen.json({"kid": kid, "consumer": consumer})
 
@@ -126,7 +140,8 @@ def promote(
 ) -> None:
     """Let a key sign from now on, once every Kong knows it."""
     with command(as_json, lang) as session:
-        Keyring(session.settings.data).promote(kid)
+        with recorded("key.promote", kid):
+            Keyring(session.settings.data).promote(kid)
         session.screen.line(kid)
         session.screen.json({"promoted": kid})
 
@@ -157,9 +172,9 @@ def sync(
         if url is None:
             raise Failure("Set RAGMESH_OIDC_JWKS_URL to the provider's keys.", code="no_jwks_url")
         keyring = Keyring(session.settings.data)
-        found = keyring.sync(
-            consumer, asyncio.run(fetch(url)), tenants=tenant or (), scopes=scope or SCOPES
-        )
+        fetched = asyncio.run(fetch(url))
+        with recorded("key.sync", consumer):
+            found = keyring.sync(consumer, fetched, tenants=tenant or (), scopes=scope or SCOPES)
         for kid in found:
             session.screen.line(kid)
         session.screen.json({"consumer": consumer, "keys": found})
@@ -242,7 +257,8 @@ def revoke(
       ragmesh keys revoke local-3f9a1c2b4d5e
     """
     with command(as_json, lang) as session:
-        Keyring(session.settings.data).revoke(kid)
+        with recorded("key.revoke", kid):
+            Keyring(session.settings.data).revoke(kid)
         session.screen.line(kid)
         session.screen.json({"revoked": kid})
 

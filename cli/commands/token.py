@@ -38,6 +38,12 @@ def token(
         list[str] | None,
         typer.Option(help="A model it may use; repeat for more. Default: all of the consumer's."),
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A group of access lists the user is in; repeat. '*' reads all of the tenant."
+        ),
+    ] = None,
     ttl: Annotated[str, typer.Option(help="How long it lives: 900, 15m, 12h, 30d.")] = "1h",
     subject: Annotated[str, typer.Option(help="The user: `sub`.")] = "operator",
     consumer: Annotated[str, typer.Option(help="Whose key signs it: `iss`.")] = LOCAL_CONSUMER,
@@ -67,6 +73,7 @@ def token(
             tenant=tenant or _usual_tenant(consumer, mine),
             scopes=" ".join(scope).split() if scope else allowed,
             models=model or (),
+            groups=group or (),
             lifetime=lifetime,
         )
         session.screen.line(issued)
@@ -92,12 +99,14 @@ def revoke_token(
       ragmesh token revoke 5f2c0d6a4b1e4c0f9d8e7a6b5c4d3e2f
     """
     # The store needs the gateway's own libraries, which the command alone does without.
+    from cli.audit import recorded  # noqa: PLC0415
     from cli.revocation import name_of, revoke  # noqa: PLC0415
     from gateway.settings import GatewaySettings  # noqa: PLC0415
 
     with command(as_json, lang) as session:
         name = name_of(token, consumer)
-        news = asyncio.run(revoke(load(GatewaySettings), name))
+        with recorded("token.revoke", f"{name.consumer}/{name.token_id}"):
+            news = asyncio.run(revoke(load(GatewaySettings), name))
         session.screen.line(name.token_id)
         session.screen.json(
             {"revoked": name.token_id, "consumer": name.consumer, "was_revoked": not news}

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from gateway import views
-from gateway.audit import ACTIONS
+from gateway.actions import ACTIONS
 from gateway.bodies import Needs
 from gateway.exchange import Call
 from gateway.paging import Page, page

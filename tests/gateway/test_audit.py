@@ -78,9 +78,9 @@ async def test_filters_and_pages(gateway):
     old = await entries(gateway, to="2020-01-01T09:00:00+09:00")
     assert [each["target"] for each in old] == ["k4"]
     assert len(await entries(gateway, **{"from": "2020-01-02"})) == 4
-    for params in ({"action": "x"}, {"from": "x"}, {"to": "9999-99-99"}, {"after": "-1"}):
-        refused = await gateway.client.get("/v1/admin/audit", headers=ADMIN, params=params)
-        assert refused.status_code == 400, params
+    for wrong in ({"action": "x"}, {"from": "x"}, {"to": "9999-99-99"}, {"after": "-1"}):
+        refused = await gateway.client.get("/v1/admin/audit", headers=ADMIN, params=wrong)
+        assert refused.status_code == 400, wrong
 
 
 async def test_only_administrators_read_it(gateway):

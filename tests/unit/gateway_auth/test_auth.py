@@ -31,8 +31,9 @@ def test_a_good_token_speaks_for_its_tenant(door: Door) -> None:
     principal = door.authenticator().authenticate(f"Bearer {door.token(jti='t1')}")
     expected = hashlib.sha256(b'["local","acme"]').hexdigest()
     assert principal == Principal(
-        "local", "acme", expected, "user", frozenset({"chat"}), "t1", NOW + 600
-    )
+        "local", "acme", expected, "user", frozenset({"chat"}), "t1", NOW + 600,
+        attributes=("user:user",),
+    )  # fmt: skip
     principal.require("chat")
     with pytest.raises(PermissionDenied) as caught:
         principal.require("chat", "tasks")
