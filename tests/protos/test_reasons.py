@@ -16,7 +16,13 @@ PROTOS = REPOSITORY / "protos" / "ragmesh"
 REASON = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 RAISED_BY_ALL = {"TENANT_MALFORMED", "ATTRIBUTES_MALFORMED", "TENANT_NOT_ACCEPTED"}
 # Told on stderr by a process that cannot start; no caller ever sees them.
-AT_START = {"PARSER_NOT_STARTED", "ENCODER_UNREADABLE", "DATA_IN_USE", "DATA_TOO_NEW"}
+AT_START = {
+    "PARSER_NOT_STARTED",
+    "ENCODER_UNREADABLE",
+    "DATA_IN_USE",
+    "DATA_TOO_NEW",
+    "DATA_UNREADABLE",
+}
 # Raised by what infer's registry of models will be; its service is not served yet.
 PLANNED = {"admin.proto"}
 

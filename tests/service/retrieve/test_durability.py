@@ -142,6 +142,14 @@ async def test_orphans_of_a_killed_engine_leave_the_shard(tmp_path):
         index.close()
 
 
+async def next_engine(store: EdgeStore, killed: int, seconds: float = 10.0) -> None:
+    """Wait until another engine works."""
+    end = time.monotonic() + seconds
+    while store.process_id in (None, killed):
+        assert time.monotonic() < end, "no engine came back"
+        await asyncio.sleep(0.02)
+
+
 async def test_the_first_call_after_a_kill_may_be_a_deletion(tmp_path):
     store = EdgeStore("", tmp_path)
     await store.start()
@@ -154,8 +162,7 @@ async def test_the_first_call_after_a_kill_may_be_a_deletion(tmp_path):
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
         await gone(killed)
-        while store.process_id in (None, killed):
-            await asyncio.sleep(0.02)
+        await next_engine(store, killed)
         assert await store.delete_document(KEY, "b") == 3
         assert await texts(store) == expected(document("a"))
     finally:
@@ -217,6 +224,20 @@ async def test_availability_tells_of_long_outages_only(tmp_path, monkeypatch):
     finally:
         watching.cancel()
         await store.aclose()
+
+
+async def test_a_broken_catalogue_is_told_by_name(tmp_path):
+    (tmp_path / "retrieve").mkdir()
+    catalogue = tmp_path / "retrieve" / "catalog.sqlite"
+    catalogue.write_text("this is no database\n" * 300)
+    store = EdgeStore("", tmp_path)
+    try:
+        with pytest.raises(FailedPrecondition) as caught:
+            await store.start()
+    finally:
+        await store.aclose()
+    assert caught.value.reason == "DATA_UNREADABLE"
+    assert str(catalogue) in caught.value.message
 
 
 async def test_two_services_do_not_share_a_folder(tmp_path):

@@ -41,6 +41,19 @@ def test_every_command_has_help_with_an_example() -> None:
     assert "rotate" in run("keys", "--help")
 
 
+def test_a_data_directory_that_cannot_be_made_is_told_on_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for data in (file, file / "below"):
+        monkeypatch.setenv("RAGMESH_DATA", str(data))
+        result = runner.invoke(app, ["up"])
+        assert result.exit_code == 1
+        [line] = result.stderr.replace("\n", " ").strip().split("  ")
+        assert line.replace(" ", "").startswith(f"{data}:".replace(" ", "")), line
+
+
 def test_messages_are_whole_in_both_languages() -> None:
     class Anything(dict):
         def __missing__(self, key: str) -> float:
