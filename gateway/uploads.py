@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from email.message import Message
 from typing import Any
 
 import orjson
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from gateway.bodies import loads
 from gateway.errors import too_large
@@ -25,20 +26,42 @@ _RESERVED = frozenset({"id", "access"})
 """Keys of a file's metadata that say something about the document; they are not kept in it."""
 
 
+class FormParser(MultiPartParser):
+    """Starlette's, which also takes a name that stands in ``filename*`` alone (RFC 5987).
+
+    RFC 7578 rules that form out, and urllib3 before 2 sends every name so that is not ASCII.
+    """
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        given = part.content_disposition or b""
+        if b"filename*" in given.lower() and b"filename=" not in given.lower():
+            header = Message()
+            header["content-disposition"] = given.decode("latin-1")
+            filename = header.get_filename()
+            if filename:
+                quoted = filename.replace("\\", "\\\\").replace('"', '\\"').encode()
+                part.content_disposition = given + b'; filename="' + quoted + b'"'
+        super().on_headers_finished()
+
+
 async def read_form(request: Request, settings: GatewaySettings) -> FormData:
     """The multipart form; files are spooled to disk past a megabyte.
 
     Raises:
         InvalidArgument: FORM_INVALID.
     """
+    parser = FormParser(
+        request.headers,
+        request.stream(),
+        max_files=settings.max_documents + 1,
+        max_fields=MAX_FIELDS,
+        max_part_size=settings.max_metadata_bytes * settings.max_documents,
+    )
     try:
-        return await request.form(
-            max_files=settings.max_documents + 1,
-            max_fields=MAX_FIELDS,
-            max_part_size=settings.max_metadata_bytes * settings.max_documents,
-        )
-    except HTTPException as error:
-        if "Too many files" in str(error.detail):
+        return await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
             raise _too_many(settings) from None
         raise InvalidArgument("FORM_INVALID", "The multipart form cannot be read.") from None
 
