@@ -441,7 +441,7 @@ class Pipeline:
             return []
         with call.hop("store"):
             turns = await self._sessions.history(
-                call.tenant, session_id, self._settings.history_turns
+                call.tenant, session_id, call.principal.subject, self._settings.history_turns
             )
         messages: list[chat_pb2.ChatMessage] = []
         for turn in turns:
