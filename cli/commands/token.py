@@ -17,7 +17,7 @@ from services.runtime.settings import load
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LIFETIME = re.compile(r"(\d{1,9})([smhd]?)")
 
-tokens = typer.Typer(invoke_without_command=True, help="Issue a token; revoke one.")
+tokens = typer.Typer(invoke_without_command=True)
 
 
 @tokens.callback()
