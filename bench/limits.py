@@ -4,8 +4,8 @@
 
 Prints, side by side in one run: an awaited function that does nothing; a bare request, which is a
 Starlette app called with a body and no socket; the warm authenticator; the limits; both together;
-the rest of the rendered file; and all of it, which is what a request pays. With --redis also the limits over Redis, one call at a
-time and in bursts, with the wall time of one call.
+the rest of the rendered file; and all of it, which is what a request pays. With --redis also the
+limits over Redis, one call at a time and in bursts, with the wall time of one call.
 """
 
 import argparse
@@ -189,8 +189,8 @@ async def measure(calls: int, redis: str | None, data: Path) -> None:
     paid = figures["edge + verify + limit"]
     verdict = "within" if paid < BUDGET_US else "OVER"
     print(
-        f"edge + verify + limit: {paid / 1000:.3f} ms, {paid / bare:.2f} of a bare request, {verdict} "
-        f"the budget of {BUDGET_US / 1000:.2f} ms"
+        f"edge + verify + limit: {paid / 1000:.3f} ms, {paid / bare:.2f} of a bare request, "
+        f"{verdict} the budget of {BUDGET_US / 1000:.2f} ms"
     )
     if redis is None:
         return
