@@ -73,7 +73,7 @@ class Issuer:
         self.rendered = keyring.rendered
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        claims = {"iss": "acme", "sub": "acme", "scope": "chat search models:read"}
+        claims: dict[str, Any] = {"iss": "acme", "sub": "acme", "scope": "chat search models:read"}
         claims |= {"exp": int(time.time()) + 600} | changes
         return {name: value for name, value in claims.items() if value is not ...}
 

@@ -308,18 +308,20 @@ def test_a_setting_shortens_the_longest_life(door: Door) -> None:
 def test_models_of_the_consumer_bound_those_of_the_token(door: Door) -> None:
     gate = door.authenticator()
     assert gate.authenticate(f"Bearer {door.token()}").models is None
-    assert gate.authenticate(f"Bearer {door.token(models='a b/c')}").models == {"a", "b/c"}
+    assert gate.authenticate(f"Bearer {door.token(models='a b/c')}").models == frozenset(
+        {"a", "b/c"}
+    )
     assert gate.authenticate(f"Bearer {door.token(models=[])}").models == frozenset()
     named = ["default", "openai/gpt-4", "a,b"]
     door.kid = door.keyring.create("narrow", tenants=["acme"], scopes=["chat"], models=named)
     gate = door.authenticator()
     principal = gate.authenticate(f"Bearer {door.token(iss='narrow')}")
-    assert principal.models == set(named)
+    assert principal.models == frozenset(named)
     principal.require_model("openai/gpt-4")
     with pytest.raises(PermissionDenied, match="MODEL_NOT_ALLOWED"):
         principal.require_model("openai/gpt-5")
     fewer = gate.authenticate(f"Bearer {door.token(iss='narrow', models=['default'])}")
-    assert fewer.models == {"default"}
+    assert fewer.models == frozenset({"default"})
     for wider in (["default", "openai/gpt-5"], "*", ["Default"], "openai%2Fgpt-4"):
         with pytest.raises(PermissionDenied, match="MODEL_NOT_ALLOWED"):
             gate.authenticate(f"Bearer {door.token(iss='narrow', models=wider)}")
