@@ -92,8 +92,17 @@ def _routes(document: dict[str, Any]) -> Iterator[str]:
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     scopes = operation.get("x-required-scopes")
-    needs = "Scopes: " + ", ".join(f"`{scope}`" for scope in scopes) if scopes else "No token."
+    if scopes is None:
+        needs = "No token."
+    elif scopes:
+        needs = "Scopes: " + ", ".join(f"`{scope}`" for scope in scopes)
+    else:
+        needs = "Any token of the tenant."
     lines = [f"### `{method} {path}`", "", operation["description"].strip(), "", f"- {needs}"]
+    for parameter in operation.get("parameters", ()):
+        # Paging is said once, at the head.
+        if parameter["in"] == "query" and parameter["name"] not in ("limit", "after"):
+            lines.append(f"- `?{parameter['name']}=`: {parameter.get('description', '')}")
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
         lines.append(f"- Body (`{media_type}`): {_type(content['schema'])}")
     for status, response in operation["responses"].items():
