@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ import pytest
 
 from services.retrieve.adapters.edge import client
 from services.retrieve.adapters.edge.client import EdgeStore
+from services.retrieve.adapters.edge.engine import _carry_out
 from services.retrieve.adapters.edge.index import Index
 from services.runtime.errors import FailedPrecondition, Unavailable
 from tests.contract.retrieve.stores import (
@@ -238,6 +240,24 @@ async def test_a_broken_catalogue_is_told_by_name(tmp_path):
         await store.aclose()
     assert caught.value.reason == "DATA_UNREADABLE"
     assert str(catalogue) in caught.value.message
+
+
+def test_a_full_disk_is_told_and_got_over(tmp_path, monkeypatch):
+    index = Index(tmp_path / "retrieve", 4)
+    database = index._catalog._db
+    big = replace(collection(), description="x" * 100_000)
+    call = (1, "create_collection", (big, 10))
+    try:
+        database.execute("PRAGMA max_page_count = 1")  # the least: what it has
+        assert _carry_out(index, call)[2].reason == "ENGINE_FAILED"
+        monkeypatch.setattr("services.retrieve.adapters.edge.index.LEAST_FREE_BYTES", 1 << 60)
+        failure = _carry_out(index, call)[2]
+        assert (failure.code, failure.reason) == ("UNAVAILABLE", "ENGINE_UNAVAILABLE")
+        assert not database.in_transaction
+        database.execute("PRAGMA max_page_count = 1000000")
+        assert _carry_out(index, call)[1] is True
+    finally:
+        index.close()
 
 
 async def test_two_services_do_not_share_a_folder(tmp_path):

@@ -144,7 +144,8 @@ class Catalog:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite ends it by itself where the disk is full
+                self._db.execute("ROLLBACK")
             raise
 
     def next_version(self) -> int:

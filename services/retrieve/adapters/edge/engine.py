@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
 from services.retrieve.adapters.edge.index import Index
-from services.runtime.errors import FailedPrecondition, Internal, RagmeshError
+from services.runtime.errors import FailedPrecondition, Internal, RagmeshError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,9 @@ def _carry_out(index: Index, call: Call) -> tuple[int, bool, Any]:
         return number, False, error
     except Exception:
         log.exception("a call of the engine failed: %s", method)
+        if index.disk_is_full():
+            full = "There is no space left for the index."
+            return number, False, Unavailable("ENGINE_UNAVAILABLE", full, retry_after=30.0)
         return number, False, Internal("ENGINE_FAILED", "The engine failed.")
 
 

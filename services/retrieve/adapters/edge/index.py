@@ -8,6 +8,7 @@ moment. Whatever dies in between, orphans are removed when the collection is ope
 
 import hashlib
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -52,6 +53,8 @@ from services.retrieve.ports import (
 from services.runtime.errors import NotFound, PermissionDenied, Unavailable
 
 log = logging.getLogger(__name__)
+
+LEAST_FREE_BYTES = 8 * 1024 * 1024
 
 MAX_SEEN = 1000
 """Callers whose view of a collection is kept summed up."""
@@ -124,6 +127,7 @@ class Index:
 
     def __init__(self, root: Path, open_shards: int, now: Callable[[], float] = time.time) -> None:
         (root / "shards").mkdir(parents=True, exist_ok=True)
+        self._root = root
         self._catalog = Catalog(root / "catalog.sqlite")
         self._shards = Shards(root / "shards", open_shards)
         self._now = now
@@ -140,6 +144,10 @@ class Index:
 
     def close_idle(self, seconds: float) -> None:
         self._shards.close_idle(seconds)
+
+    def disk_is_full(self) -> bool:
+        """Whether a write can have failed for want of space; Edge does not say why one fails."""
+        return shutil.disk_usage(self._root).free < LEAST_FREE_BYTES
 
     # Collections
 
