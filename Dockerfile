@@ -31,7 +31,8 @@ ARG SERVICE
 LABEL org.opencontainers.image.title="ragmesh-${SERVICE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 # The user exists before the volume, so that a fresh volume belongs to it.
-RUN useradd --uid 10001 --home-dir /var/lib/ragmesh --create-home ragmesh
+RUN useradd --uid 10001 --home-dir /var/lib/ragmesh --create-home ragmesh \
+    && install --directory --owner 10001 --group 10001 --mode 0750 /var/lib/kong
 COPY --from=build /opt/ragmesh /opt/ragmesh
 ENV PATH=/opt/ragmesh/bin:$PATH \
     PYTHONUNBUFFERED=1 \

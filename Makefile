@@ -45,6 +45,10 @@ test: .venv/.stamp-dev ## run every test level but engines; ARGS="-k name" narro
 eval: .venv/.stamp-dev ## measure retrieval quality over ../shared/data and EVAL_DATA=DIR; ARGS="--limit 100"
 	@$(BIN)/python -m bench.eval $(wildcard ../shared/data/retrieval) $(EVAL_DATA) $(ARGS)
 
+.PHONY: bench
+bench: .venv/.stamp ## measure what verifying and limiting cost beside a bare request; ARGS="--redis URL"
+	@$(BIN)/python -m bench.limits $(ARGS)
+
 .PHONY: check
 check: .venv/.stamp-dev ## lint, types, who imports whom, protos
 	$(BIN)/ruff check $(SOURCES)

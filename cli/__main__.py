@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.commands.ask import ask
+from cli.commands.audit import audit
 from cli.commands.doctor import doctor
 from cli.commands.down import down
 from cli.commands.ingest import ingest
@@ -12,7 +13,8 @@ from cli.commands.keys import keys
 from cli.commands.models import models
 from cli.commands.search import search
 from cli.commands.status import status
-from cli.commands.token import token
+from cli.commands.tenants import tenants
+from cli.commands.token import tokens
 from cli.commands.up import up
 from services.runtime.version import VERSION
 
@@ -26,9 +28,12 @@ app = typer.Typer(
     "RAGMESH_METRICS_BASE (9100) say where a mesh lives; RAGMESH_URL and RAGMESH_TOKEN reach "
     "another one. NO_COLOR turns colours off.",
 )
-for _command in (up, down, status, token, ingest, ask, search, models, doctor):
+for _command in (up, down, status, ingest, ask, search, models, doctor):
     app.command()(_command)
+app.add_typer(tokens, name="token")
 app.add_typer(keys, name="keys")
+app.add_typer(tenants, name="tenants")
+app.add_typer(audit, name="audit")
 
 
 def _print_version(wanted: bool) -> None:

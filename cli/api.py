@@ -45,6 +45,8 @@ class Api:
             # A proxy of the environment has no business between this machine and itself.
             trust_env=settings.url is not None,
         )
+        self._heard = False
+        """Whether the mesh has answered before: then a silence is a restart, and worth a wait."""
 
     def __enter__(self) -> "Api":
         return self
@@ -56,13 +58,15 @@ class Api:
         """The JSON answer. Raises ApiError."""
         with self._telling_failures():
             answer = self._client.request(method, path, **options)
+        self._heard = True
         if answer.is_error:
             raise _error(answer)
         body = answer.json() if answer.content else {}
         return body if isinstance(body, dict) else {"data": body}
 
     def call_again(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """As `call`, again after what passes: no answer, overload, a service that is down.
+        """As `call`, again after what passes: overload, a service that is down, a mesh that has
+        answered before and does not now.
 
         Only for calls that may run twice.
         """
@@ -70,10 +74,10 @@ class Api:
             try:
                 return self.call(method, path, **options)
             except ApiError as error:
-                if not error.may_retry:
+                if not error.may_retry or not self._heard:
                     raise
-                pause = error.retry_after or 0.25 * 2**attempt
-                time.sleep(min(pause, LONGEST_PAUSE))
+                named = error.retry_after
+                time.sleep(min(0.25 * 2**attempt if named is None else named, LONGEST_PAUSE))
         return self.call(method, path, **options)
 
     def events(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from cli.console import Failure
 from cli.settings import CommandSettings
 from gateway.credentials import SCOPES
 from gateway.files import PRIVATE, PUBLIC, write_atomically
-from gateway.keys import Keyring
+from gateway.keys import OPERATOR, Keyring, group_tags
 
 FORMAT_VERSION = 1
 """Of the data directory; a change that older versions cannot read raises it."""
@@ -34,9 +34,11 @@ def prepare(settings: CommandSettings) -> bool:
     if first:
         # The operator's own issuer: whoever can read its key reads all of the data anyway, so it
         # is trusted with every tenant. Consumers made later get the tenants they are given.
-        keyring.create(LOCAL_CONSUMER, tenants=["*"], scopes=SCOPES)
+        keyring.create(LOCAL_CONSUMER, tenants=["*"], scopes=SCOPES, groups=["*"], operator=True)
     elif not any(key.can_sign for key in held):
         keyring.rotate(LOCAL_CONSUMER)
+    if not first:
+        keyring.tag(LOCAL_CONSUMER, [*group_tags(["*"]), OPERATOR])  # data of an older version
     renew_admin_token(settings)
     return first
 
@@ -48,6 +50,7 @@ def renew_admin_token(settings: CommandSettings) -> None:
         subject="admin",
         tenant=LOCAL_TENANT,
         scopes=SCOPES,
+        groups=["*"],
         lifetime=ADMIN_TOKEN_LIFETIME,
         now=time.time(),
     )

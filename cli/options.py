@@ -46,3 +46,8 @@ def command(as_json: bool = False, lang: str | None = None) -> Iterator[Session]
         screen.fail(Failure(error.message, code=error.reason.lower()))
     except BrokenPipeError:
         raise typer.Exit(1) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A data directory that cannot be made or written, a disk that is full.
+        screen.fail(Failure(f"{error.filename}: {error.strerror}.", code="file_error"))

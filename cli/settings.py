@@ -21,11 +21,17 @@ class CommandSettings(RuntimeSettings):
         "127.0.0.1",
         validation_alias=AliasChoices("RAGMESH_REST_HOST", "RAGMESH_HOST", "API_HOST"),
     )
+    """Address that the gateway's REST binds to."""
     port: Port = Field(8000, validation_alias=AliasChoices("RAGMESH_PORT", "API_PORT"))
+    """REST port."""
     url: str | None = None
     """Address of the mesh to talk to; unset: the one on this machine."""
     token: SecretStr | None = None
     """Bearer token; unset: admin.token under `data`."""
+    oidc_jwks_url: str | None = None
+    """Key set of an OpenID provider, which `keys sync` renders."""
+    oidc_consumer: str = "oidc"
+    """The consumer that its keys belong to."""
     samples: Path = SAMPLES
     """Folder of the sample documents that `up --demo` ingests."""
     language: str = Field(

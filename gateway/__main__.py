@@ -13,15 +13,24 @@ import uvicorn
 import uvloop
 
 from gateway.app import create_app
+from gateway.audit import AuditLog
 from gateway.auth import Authenticator
 from gateway.clients import connect_mesh
+from gateway.edge.rules import EdgeRules
+from gateway.jwks import OidcIssuer
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.ragservice import SERVICE_NAME, RagServicer
+from gateway.revocations import Revocations
 from gateway.settings import GatewaySettings
 from gateway.state import State
+from gateway.store.audit import AuditStore
 from gateway.store.database import open_database
+from gateway.store.revocations import RevocationStore
 from gateway.store.sessions import SessionStore
+from gateway.store.usage import UsageStore
+from gateway.tenants import Tenants
+from gateway.usage import UsageMeter
 from ragmesh.gateway.v1 import gateway_pb2_grpc
 from services.runtime.errors import FailedPrecondition, InvalidArgument, RagmeshError, Unimplemented
 from services.runtime.logs import configure_logs
@@ -32,8 +41,6 @@ from services.runtime.traces import configure_traces
 
 log = logging.getLogger(__name__)
 
-CREDENTIALS_FILE = "kong.yml"
-"""Under `data`: what `ragmesh keys` renders for Kong and for the gateway."""
 BACKLOG = 2048
 
 
@@ -82,8 +89,19 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> State:
     mesh = connect_mesh(settings)
     stack.push_async_callback(mesh.aclose)
     sessions = SessionStore(engine)
+    usage = UsageMeter(UsageStore(engine))
+    usage.start()
+    stack.push_async_callback(usage.aclose)
+    audit = AuditLog(AuditStore(engine))
     secret = settings.secret_key
-    credentials = settings.data / CREDENTIALS_FILE
+    credentials = settings.credentials
+    revocations = Revocations(RevocationStore(engine))
+    await revocations.start()
+    stack.push_async_callback(revocations.aclose)
+    oidc = open_oidc(settings)
+    if oidc is not None:
+        await oidc.start()
+        stack.push_async_callback(oidc.aclose)
     limiter = Limiter(settings, None if settings.edge == "kong" else credentials)
     await limiter.start()
     stack.push_async_callback(limiter.aclose)
@@ -92,11 +110,41 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> State:
         authenticator=Authenticator(
             credentials,
             secret=secret.get_secret_value() if secret else None,
+            leeway=settings.token_leeway,
+            max_lifetime=settings.token_max_lifetime,
+            revocations=revocations,
+            oidc=oidc,
         ),
         limiter=limiter,
-        pipeline=Pipeline(mesh, sessions, settings, limiter),
+        pipeline=Pipeline(mesh, sessions, settings, limiter, usage=usage, audit=audit),
         sessions=sessions,
+        usage=usage,
+        usage_store=UsageStore(engine),
+        audit=AuditStore(engine),
+        tenants=Tenants(mesh, engine, sessions, meter=usage, audit=audit),
         started_at=int(time.time()),
+        edge=None if settings.edge == "kong" else EdgeRules(credentials),
+    )
+
+
+def open_oidc(settings: GatewaySettings) -> OidcIssuer | None:
+    """The OpenID provider, if one is configured.
+
+    Raises:
+        FailedPrecondition: OIDC_URL_INVALID, OIDC_ISSUER_MISSING.
+    """
+    if settings.oidc_jwks_url is None:
+        return None
+    if not settings.oidc_issuer:
+        raise FailedPrecondition(
+            "OIDC_ISSUER_MISSING", "RAGMESH_OIDC_JWKS_URL needs RAGMESH_OIDC_ISSUER beside it."
+        )
+    return OidcIssuer(
+        url=settings.oidc_jwks_url,
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        consumer=settings.oidc_consumer,
+        refresh=settings.oidc_refresh,
     )
 
 

@@ -6,15 +6,16 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from gateway.edge.middleware import EdgeGuard
 from gateway.errors import error_response
 from gateway.limits.middleware import RequestLimits
 from gateway.middleware import BodyLimit, CancelOnDisconnect, RequestFrame
 from gateway.openapi import describe
 from gateway.routes import (
+    admin,
     chat,
     collections,
     documents,
@@ -25,6 +26,7 @@ from gateway.routes import (
     query,
     search,
     sessions,
+    usage,
 )
 from gateway.state import State
 from services.runtime.errors import InvalidArgument, NotFound, RagmeshError, Unimplemented
@@ -41,21 +43,9 @@ ROUTERS = (
     documents.router,
     models.router,
     sessions.router,
+    usage.router,
+    admin.router,
     health.router,
-)
-EXPOSED_HEADERS = (
-    "x-request-id",
-    "x-ragmesh-version",
-    "server-timing",
-    "retry-after",
-    "retry-after-ms",
-    "x-should-retry",
-    "ratelimit-limit",
-    "ratelimit-remaining",
-    "ratelimit-reset",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-tokens",
 )
 PAGE_HEADERS = {
     # The pages load nothing from elsewhere and run nothing that is inline.
@@ -79,14 +69,8 @@ def create_app(state: State) -> FastAPI:
     app.add_middleware(
         BodyLimit, json_bytes=settings.max_json_bytes, upload_bytes=settings.max_upload_bytes
     )
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-request-id", "traceparent"],
-            expose_headers=EXPOSED_HEADERS,
-        )
+    if state.edge is not None:
+        app.add_middleware(EdgeGuard, rules=state.edge, authenticator=state.authenticator)
     app.add_middleware(RequestFrame)
     return app
 

@@ -36,6 +36,7 @@ IDEMPOTENT: Final = {
     "retrieve": (
         "Search", "Embed", "Score", "CheckDocuments", "GetDocument", "ListDocuments",
         "ListChunks", "GetCollection", "ListCollections", "ListModels", "GetServerInfo",
+        "DeleteTenant", "GetTenantContents",
     ),
     "infer": ("ListModels", "GetServerInfo"),
     "postprocess": ("ProcessAnswer", "GetServerInfo"),
@@ -302,6 +303,24 @@ async def delete_collection(
 ) -> retrieve_pb2.DeleteCollectionResponse:
     timeout = call.budget.hop()
     rpc = mesh.retrieve.DeleteCollection(request, timeout=timeout, metadata=call.metadata)
+    return await _unary(call, "retrieve", rpc)
+
+
+async def delete_tenant(
+    call: Call, mesh: Mesh, request: retrieve_pb2.DeleteTenantRequest
+) -> retrieve_pb2.DeleteTenantResponse:
+    """Delete all that the call's tenant has."""
+    timeout = call.budget.hop()
+    rpc = mesh.retrieve.DeleteTenant(request, timeout=timeout, metadata=call.metadata)
+    return await _unary(call, "retrieve", rpc)
+
+
+async def get_tenant_contents(
+    call: Call, mesh: Mesh, request: retrieve_pb2.GetTenantContentsRequest
+) -> retrieve_pb2.GetTenantContentsResponse:
+    """Count what the call's tenant has."""
+    timeout = call.budget.hop()
+    rpc = mesh.retrieve.GetTenantContents(request, timeout=timeout, metadata=call.metadata)
     return await _unary(call, "retrieve", rpc)
 
 

@@ -4,19 +4,23 @@ Kong and the gateway read the same file. A consumer's tags bound its tokens:
 
     consumers:
     - username: local                      # the `iss` of its tokens
-      tags: ["tenant:local", "scope:chat", "scope:search"]
+      tags: ["tenant:local", "scope:chat", "scope:search", "model:default"]
       jwt_secrets:
       - key: local-4f1c9a                  # the `kid` of the token's header
         algorithm: ES256
         rsa_public_key: "-----BEGIN PUBLIC KEY-----..."   # Kong keeps EC keys in this field too
 
-``tenant:*`` trusts the issuer with any tenant. The private halves are not in this file.
+``tenant:*`` trusts the issuer with any tenant, ``group:eng`` and ``group:*`` with groups of access
+lists, ``operator`` with administration across consumers; without a ``model:`` tag every model is
+allowed. A tag holds no slash, so that of ``provider/model`` is written ``%2F``. The private halves
+are not in this file.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -51,6 +55,13 @@ class Consumer:
     tenants: frozenset[str]
     scopes: frozenset[str]
     any_tenant: bool = False
+    groups: frozenset[str] = frozenset()
+    """Groups of its tokens' ``groups`` claims that count; others say nothing."""
+    any_group: bool = False
+    operator: bool = False
+    """Whether it speaks for who runs the mesh: its administrators see past their own consumer."""
+    models: frozenset[str] | None = None
+    """Models that its tokens may use; None: all."""
 
     def may_be(self, tenant: str) -> bool:
         return self.any_tenant or tenant in self.tenants
@@ -71,6 +82,7 @@ class Credentials:
     """What the rendered file says about tokens."""
 
     by_kid: Mapping[str, Credential]
+    consumers: Mapping[str, Consumer] = field(default_factory=dict)
     required_claims: frozenset[str] = frozenset({"exp"})
     """``claims_to_verify`` of the jwt plugin: Kong refuses a token without one of them."""
     max_lifetime: float = 0.0
@@ -104,8 +116,10 @@ def read_credentials(path: Path) -> Credentials:
     document = read_document(path)
     try:
         by_kid: dict[str, Credential] = {}
+        consumers: dict[str, Consumer] = {}
         for entry in document.get("consumers") or []:
             consumer = parse_consumer(entry)
+            consumers[consumer.name] = consumer
             for secret in entry.get("jwt_secrets") or []:
                 credential = _parse_credential(secret, consumer)
                 if credential.kid in by_kid:
@@ -114,6 +128,7 @@ def read_credentials(path: Path) -> Credentials:
         plugin = _jwt_plugin(document)
         return Credentials(
             by_kid,
+            consumers,
             frozenset(plugin.get("claims_to_verify") or ()) | {"exp"},
             float(plugin.get("maximum_expiration") or 0),
         )
@@ -133,7 +148,18 @@ def parse_consumer(entry: Mapping[str, Any]) -> Consumer:
     tags = [str(tag) for tag in entry.get("tags") or []]
     tenants = frozenset(tag.removeprefix("tenant:") for tag in tags if tag.startswith("tenant:"))
     scopes = frozenset(tag.removeprefix("scope:") for tag in tags if tag.startswith("scope:"))
-    return Consumer(name, tenants - {"*"}, scopes, any_tenant="*" in tenants)
+    models = frozenset(unquote(tag[6:]) for tag in tags if tag.startswith("model:"))
+    groups = frozenset(unquote(tag[6:]) for tag in tags if tag.startswith("group:"))
+    return Consumer(
+        name,
+        tenants - {"*"},
+        scopes,
+        any_tenant="*" in tenants,
+        groups=groups - {"*"},
+        any_group="*" in groups,
+        operator="operator" in tags,
+        models=models or None,
+    )
 
 
 def _parse_credential(secret: Mapping[str, Any], consumer: Consumer) -> Credential:
@@ -144,6 +170,15 @@ def _parse_credential(secret: Mapping[str, Any], consumer: Consumer) -> Credenti
         key = load_pem_public_key(str(secret["rsa_public_key"]).encode())
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ValueError(f"the public key of {kid!r} is not PEM") from error
+    return make_credential(kid, consumer, algorithm, key)
+
+
+def make_credential(kid: str, consumer: Consumer, algorithm: object, key: object) -> Credential:
+    """A credential whose key fits its algorithm.
+
+    Raises:
+        ValueError: it does not, or the algorithm is none of ours.
+    """
     if algorithm == "ES256":
         if not (isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)):
             raise ValueError(f"{kid!r} is ES256 and its key is not on P-256")
@@ -152,7 +187,7 @@ def _parse_credential(secret: Mapping[str, Any], consumer: Consumer) -> Credenti
             raise ValueError(f"{kid!r} is RS256 and its key is not RSA of {MIN_RSA_BITS}+ bits")
     else:
         raise ValueError(f"{kid!r} has the algorithm {algorithm!r}; known are ES256, RS256")
-    return Credential(kid, consumer, algorithm, key)
+    return Credential(kid, consumer, str(algorithm), key)
 
 
 def _jwt_plugin(document: Mapping[str, Any]) -> Mapping[str, Any]:

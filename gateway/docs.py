@@ -47,6 +47,18 @@ the usage, then `data: [DONE]`. With `retrieval`, the delta of the finish chunk 
 `/v1/generate` and `/v1/summarize`: `event: delta`, `event: done`, or `event: error`.
 """
 
+ACCESS = """\
+## Access lists
+
+A document may say who may read it: `access` beside a JSON document's `metadata`, or in the
+`metadata` of a file, a list of `user:NAME` and `group:NAME`. A token has `user:<sub>` and
+`group:<name>` for each member of its claim `groups` that its consumer may assert; one entry in
+common opens the document, and without a list it is open to the whole tenant. For everybody else it
+does not exist: it is not found, cited, counted or listed, and 404 by id. A writer names only what
+its own token holds. The group `*`, for consumers that may assert it, reads everything in the
+tenant and names anything. Sending a document again with another list, or none, replaces it.
+"""
+
 ERRORS = """\
 ## Errors
 
@@ -62,7 +74,7 @@ and 503 carry `retry-after` and `retry-after-ms`.
 def reference() -> str:
     """The whole page, in Markdown."""
     document = routes().openapi()
-    parts = [HEAD, *_routes(document), STREAMS, _filters(), _errors(), *_schemas(document)]
+    parts = [HEAD, *_routes(document), STREAMS, ACCESS, _filters(), _errors(), *_schemas(document)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -80,8 +92,17 @@ def _routes(document: dict[str, Any]) -> Iterator[str]:
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     scopes = operation.get("x-required-scopes")
-    needs = "Scopes: " + ", ".join(f"`{scope}`" for scope in scopes) if scopes else "No token."
+    if scopes is None:
+        needs = "No token."
+    elif scopes:
+        needs = "Scopes: " + ", ".join(f"`{scope}`" for scope in scopes)
+    else:
+        needs = "Any token of the tenant."
     lines = [f"### `{method} {path}`", "", operation["description"].strip(), "", f"- {needs}"]
+    for parameter in operation.get("parameters", ()):
+        # Paging is said once, at the head.
+        if parameter["in"] == "query" and parameter["name"] not in ("limit", "after"):
+            lines.append(f"- `?{parameter['name']}=`: {parameter.get('description', '')}")
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
         lines.append(f"- Body (`{media_type}`): {_type(content['schema'])}")
     for status, response in operation["responses"].items():

@@ -48,6 +48,7 @@ class Call:
             tenant=self.principal.tenant_id,
             subject=self.principal.subject,
             request_id=self.exchange.request_id,
+            attributes=self.principal.attributes,
         )
 
     @property

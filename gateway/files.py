@@ -6,6 +6,7 @@ from pathlib import Path
 
 PRIVATE = 0o600
 PUBLIC = 0o644
+GROUP = 0o640
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int) -> None:

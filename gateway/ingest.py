@@ -15,12 +15,13 @@ import orjson
 from google.protobuf.struct_pb2 import Struct
 
 from gateway import clients
+from gateway.auth import EVERY_GROUP
 from gateway.clients import Mesh
 from gateway.exchange import Call
 from ragmesh.gateway.v1 import gateway_pb2
 from ragmesh.preprocess.v1 import preprocess_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2
-from services.runtime.errors import InvalidArgument, RagmeshError, Unavailable
+from services.runtime.errors import InvalidArgument, PermissionDenied, RagmeshError, Unavailable
 from services.runtime.limits import UPLOAD_FRAME_BYTES
 
 CHUNK_BATCH_BYTES = 256 * 1024
@@ -88,11 +89,15 @@ class Upload:
     title: str = ""
     source: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    access: tuple[str, ...] = ()
+    """Who may read it: ``user:NAME`` or ``group:NAME``; empty for everyone in the tenant."""
 
     async def content_hash(self) -> str:
         """SHA-256 hex over everything that makes the document what it is."""
         digest = hashlib.sha256()
-        facts = (self.title, self.source, self.filename, self.content_type)
+        facts = [self.title, self.source, self.filename, self.content_type]
+        if self.access:
+            facts += ["access", *sorted(set(self.access))]
         metadata = orjson.dumps(self.metadata, option=orjson.OPT_SORT_KEYS)
         digest.update(orjson.dumps([*facts, metadata.decode()]))
         async for piece in self.content.frames():
@@ -139,6 +144,7 @@ class Ingest:
             RagmeshError: one document was refused, and is named; nothing was indexed then.
         """
         check_ids(uploads)
+        check_access(uploads, call.principal.attributes)
         facts, hashes = await asyncio.gather(
             clients.get_collection(
                 call, self._mesh, retrieve_pb2.GetCollectionRequest(name=collection)
@@ -280,6 +286,25 @@ def check_ids(uploads: Sequence[Upload]) -> None:
         seen.add(upload.id)
 
 
+def check_access(uploads: Sequence[Upload], attributes: Sequence[str]) -> None:
+    """Before anything is parsed; retrieve checks the same again.
+
+    Raises:
+        PermissionDenied: ACCESS_NOT_HELD: a writer may name only what the token holds itself.
+    """
+    if EVERY_GROUP in attributes:
+        return
+    for upload in uploads:
+        for entry in upload.access:
+            if entry not in attributes:
+                raise PermissionDenied(
+                    "ACCESS_NOT_HELD",
+                    f"{upload.name}: the access list names '{entry}', which the token does not "
+                    "hold.",
+                    field=f"{upload.param}.access",
+                )
+
+
 def blaming(error: RagmeshError, upload: Upload) -> RagmeshError:
     """The error with the document's name in it, when the document is at fault."""
     if error.code not in _BLAMES_DOCUMENT:
@@ -310,6 +335,7 @@ def index_document(
         pages=info.pages,
         chunk_count=chunk_count,
         bytes=upload.size,
+        access=upload.access,
     )
 
 

@@ -2,9 +2,11 @@
 
     <data>/keys/<kid>.pem   private keys, 0600 in a folder of 0700; they go nowhere else
     <data>/kong.yml         the source gateway/kong/kong.yml, with consumers and public keys
+    <data>/edge.yml         what the operator changed of the source's plugins
 
 The rendered file is also where consumers are kept: rendering again takes up a newer source and
 keeps them. Rotation adds a key beside the old one, which goes on verifying until it is revoked.
+Behind Kong, whose keys are read at a reload, a key first stands by, and signs once it is promoted.
 """
 
 import fcntl
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 import yaml
@@ -30,12 +33,18 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.credentials import SCOPES, parse_consumer, read_document
+from gateway.edge.options import merged, read_options, write_options
+from gateway.edge.rules import Rules
 from gateway.files import PRIVATE, PUBLIC, make_private_folder, sync_folder, write_atomically
+from gateway.jwks import KeySet
+from gateway.keysets import replaced
 from services.runtime.errors import AlreadyExists, InvalidArgument, NotFound
 
 ALGORITHMS = ("ES256", "RS256")
 SOURCE = Path(__file__).parent / "kong" / "kong.yml"
 RSA_BITS = 3072
+OPERATOR = "operator"
+"""The tag of the consumer that speaks for who runs the mesh."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # What Kong accepts in a tag: no comma, no slash, nothing unprintable.
@@ -64,6 +73,7 @@ class Keyring:
     def __init__(self, data: Path, *, source: Path = SOURCE) -> None:
         self._folder = data / "keys"
         self._rendered = data / "kong.yml"
+        self._options = data / "edge.yml"
         self._source = source
 
     @property
@@ -77,12 +87,19 @@ class Keyring:
         *,
         tenants: Sequence[str],
         scopes: Sequence[str] = SCOPES,
+        models: Sequence[str] = (),
+        groups: Sequence[str] = (),
+        operator: bool = False,
         algorithm: str = "ES256",
     ) -> str:
         """A new consumer with its first key; answers the key's ``kid``.
 
         Args:
             tenants: what its tokens may say in ``tenant`` (or ``sub``); ``*`` trusts it with all.
+            models: what its tokens may use, by the names that requests use; none is all.
+            groups: groups of access lists that its tokens may claim; ``*`` is every one, and lets
+                them claim ``*``, which reads all of a tenant.
+            operator: its administrators see past their own consumer.
 
         Raises:
             AlreadyExists: CONSUMER_EXISTS.
@@ -95,13 +112,29 @@ class Keyring:
                     "CONSUMER_EXISTS",
                     f"the consumer '{consumer}' exists; `ragmesh keys rotate` gives it a new key",
                 )
-            tags = [f"tenant:{tenant}" for tenant in tenants] + [f"scope:{s}" for s in scopes]
+            tags = [*_tags(tenants, scopes, models), *group_tags(groups)]
+            if operator:
+                tags.append(OPERATOR)
             secret = self._new_secret(consumer, algorithm)
             consumers.append({"username": consumer, "tags": tags, "jwt_secrets": [secret]})
         return str(secret["key"])
 
-    def rotate(self, consumer: str, *, algorithm: str | None = None) -> str:
+    def tag(self, consumer: str, tags: Sequence[str]) -> None:
+        """Add tags to a consumer where they are missing.
+
+        Raises:
+            NotFound: CONSUMER_NOT_FOUND.
+        """
+        with self._changing() as consumers:
+            held = _entry(consumers, consumer).setdefault("tags", [])
+            held += [tag for tag in tags if tag not in held]
+
+    def rotate(self, consumer: str, *, algorithm: str | None = None, standby: bool = False) -> str:
         """A new key that signs from now on; the older ones verify until they are revoked.
+
+        Args:
+            standby: the key verifies only, until it is promoted: every Kong and gateway can know
+                it before a token names it.
 
         Raises:
             NotFound: CONSUMER_NOT_FOUND.
@@ -112,8 +145,71 @@ class Keyring:
             held = entry.setdefault("jwt_secrets", [])
             chosen = algorithm or (held[-1]["algorithm"] if held else "ES256")
             secret = self._new_secret(consumer, chosen)
-            held.append(secret)
+            held.insert(max(0, len(held) - 1) if standby else len(held), secret)
         return str(secret["key"])
+
+    def promote(self, kid: str) -> None:
+        """Let a key sign from now on.
+
+        Raises:
+            NotFound: KEY_NOT_FOUND, or the private half is not here.
+        """
+        with self._changing() as consumers:
+            for entry in consumers:
+                held = entry.get("jwt_secrets") or []
+                found = [secret for secret in held if secret["key"] == kid]
+                if found and self._can_sign(kid):
+                    entry["jwt_secrets"] = [s for s in held if s["key"] != kid] + found
+                    return
+            raise NotFound("KEY_NOT_FOUND", f"no key that can sign is called '{kid}'")
+
+    def sync(
+        self, consumer: str, keys: KeySet, *, tenants: Sequence[str], scopes: Sequence[str]
+    ) -> list[str]:
+        """Make a key set's keys the credentials of a consumer; answers their names.
+
+        Args:
+            tenants, scopes: of the consumer, when it has no entry yet.
+
+        Raises:
+            InvalidArgument: NAME_INVALID, TENANT_INVALID, SCOPE_UNKNOWN.
+            AlreadyExists: KEY_EXISTS, when another consumer has a key of that name.
+        """
+        _check_consumer(consumer, tenants, scopes)
+        with self._changing() as consumers:
+            taken = {
+                secret["key"]
+                for entry in consumers
+                if entry["username"] != consumer
+                for secret in entry.get("jwt_secrets") or []
+            }
+            if taken & keys.keys.keys():
+                names = ", ".join(sorted(taken & keys.keys.keys()))
+                raise AlreadyExists("KEY_EXISTS", f"another consumer has the key {names}")
+            if not any(entry["username"] == consumer for entry in consumers):
+                consumers.append({"username": consumer, "tags": _tags(tenants, scopes, ())})
+            entry = _entry(consumers, consumer)
+            entry["jwt_secrets"] = replaced(entry.get("jwt_secrets") or [], keys)
+        return sorted(keys.keys)
+
+    def configure(self, plugin: str, changes: dict[str, Any] | None) -> None:
+        """Change a plugin that stands for all routes, and render; None goes back to the source.
+
+        Raises:
+            InvalidArgument: PLUGIN_UNKNOWN, PLUGIN_INVALID.
+        """
+        with self._changing():
+            options = read_options(self._options)
+            options.pop(plugin, None)
+            if changes is not None:
+                options[plugin] = changes
+            try:
+                document = merged(read_document(self._source), options)
+                # Kong alone can detect bots; everything else must hold without Kong too.
+                Rules({**document, "plugins": _without_bots(document)})
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise InvalidArgument("PLUGIN_INVALID", f"{plugin}: {error}") from error
+            write_options(self._options, options)
 
     def revoke(self, kid: str) -> None:
         """End a key: its tokens are refused once the file is reloaded.
@@ -169,6 +265,8 @@ class Keyring:
         subject: str,
         tenant: str | None = None,
         scopes: Sequence[str] = (),
+        models: Sequence[str] = (),
+        groups: Sequence[str] = (),
         lifetime: float = 3600.0,
         now: float | None = None,
     ) -> str:
@@ -176,13 +274,15 @@ class Keyring:
 
         Args:
             tenant: None leaves it to ``sub``.
+            models: what it may use; none is whatever the consumer may.
+            groups: groups of access lists that the user is in; ``*`` reads all of the tenant.
             lifetime: seconds until ``exp``.
             now: seconds since the epoch; None is this moment.
 
         Raises:
             NotFound: CONSUMER_NOT_FOUND, SIGNING_KEY_NOT_FOUND.
-            InvalidArgument: TENANT_NOT_ALLOWED, SCOPE_NOT_ALLOWED, for what the gateway would
-                refuse anyway.
+            InvalidArgument: TENANT_NOT_ALLOWED, SCOPE_NOT_ALLOWED, MODEL_NOT_ALLOWED,
+                GROUP_NOT_ALLOWED, for what the gateway would refuse or ignore anyway.
         """
         entry = _entry(self._consumers(), consumer)
         bounds = parse_consumer(entry)
@@ -195,6 +295,15 @@ class Keyring:
         if excess:
             raise InvalidArgument(
                 "SCOPE_NOT_ALLOWED", f"'{consumer}' may not grant: {', '.join(excess)}"
+            )
+        if bounds.models is not None and not set(models) <= bounds.models:
+            raise InvalidArgument(
+                "MODEL_NOT_ALLOWED", f"'{consumer}' may only grant: {', '.join(bounds.models)}"
+            )
+        if not bounds.any_group and not set(groups) <= bounds.groups:
+            raise InvalidArgument(
+                "GROUP_NOT_ALLOWED",
+                f"'{consumer}' may only claim: {', '.join(sorted(bounds.groups)) or 'no group'}",
             )
         secret = self._signing_secret(entry)
         issued_at = int(time.time() if now is None else now)
@@ -209,6 +318,10 @@ class Keyring:
         }
         if tenant is not None:
             claims["tenant"] = tenant
+        if models:
+            claims["models"] = list(models)
+        if groups:
+            claims["groups"] = list(groups)
         key = load_pem_private_key(self._private(secret["key"]).read_bytes(), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
             raise NotFound("SIGNING_KEY_NOT_FOUND", f"the key '{secret['key']}' cannot sign tokens")
@@ -270,7 +383,7 @@ class Keyring:
             fcntl.flock(lock, fcntl.LOCK_EX)
             consumers = self._consumers()
             yield consumers
-            text = _BANNER + self._source.read_text(encoding="utf-8")
+            text = _BANNER + self._sourced()
             if consumers:
                 text += "\n" + yaml.dump(
                     {"consumers": consumers}, Dumper=_Dumper, sort_keys=False, allow_unicode=True
@@ -280,9 +393,20 @@ class Keyring:
             if text != current:
                 write_atomically(self._rendered, text, PUBLIC)
 
+    def _sourced(self) -> str:
+        """The source; with options its comments are lost."""
+        options = read_options(self._options)
+        if not options:
+            return self._source.read_text(encoding="utf-8")
+        document = merged(read_document(self._source), options)
+        return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
 
 class _Dumper(yaml.SafeDumper):
-    """Keeps a PEM readable: text of several lines as a block."""
+    """Keeps a PEM readable: text of several lines as a block. Writes no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -292,6 +416,24 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _represent_text)
+
+
+def group_tags(groups: Sequence[str]) -> list[str]:
+    """Tags that let a consumer's tokens claim groups."""
+    return ["group:*" if group == "*" else f"group:{quote(group, safe=':.-_')}" for group in groups]
+
+
+def _tags(tenants: Sequence[str], scopes: Sequence[str], models: Sequence[str]) -> list[str]:
+    return [
+        *(f"tenant:{tenant}" for tenant in tenants),
+        *(f"scope:{scope}" for scope in scopes),
+        # Kong's tags hold no slash and no comma.
+        *(f"model:{quote(model, safe=':.-_')}" for model in models),
+    ]
+
+
+def _without_bots(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plugin for plugin in document["plugins"] if plugin["name"] != "bot-detection"]
 
 
 def _entry(consumers: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gateway.errors import error_response, too_large
 from gateway.exchange import Exchange
 from services.runtime import traces
 from services.runtime.context import Caller, new_request_id, request_id_or_none, set_caller
-from services.runtime.errors import Internal, RagmeshError
+from services.runtime.errors import Internal, RagmeshError, Unavailable
 from services.runtime.version import VERSION
 
 log = logging.getLogger("gateway.access")
@@ -81,6 +81,13 @@ class RequestFrame:
         token = _attach_trace(headers)
         try:
             await self._app(scope, receive, framed)
+        except asyncio.CancelledError:
+            # A client that left does not come here: this is a drain whose time is up.
+            if status:
+                raise  # half an answer is out: the server cuts the connection
+            await error_response(
+                Unavailable("SERVICE_UNAVAILABLE", "The gateway is stopping.", retry_after=1.0)
+            )(scope, receive, framed)
         except Exception:
             log.exception("request failed unexpectedly", extra={"route": route_of(scope)})
             if status:

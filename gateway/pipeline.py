@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway import clients
+from gateway.audit import AuditLog
 from gateway.clients import Mesh
 from gateway.exchange import Call
 from gateway.ingest import Ingest, Upload
@@ -24,6 +25,7 @@ from gateway.limits.generation import embed_within_limits, generate_within_limit
 from gateway.limits.limiter import Limiter
 from gateway.settings import SERVICES, GatewaySettings
 from gateway.store.sessions import SessionStore
+from gateway.usage import UsageMeter
 from ragmesh.gateway.v1 import gateway_pb2
 from ragmesh.infer.v1 import infer_pb2
 from ragmesh.postprocess.v1 import postprocess_pb2
@@ -40,6 +42,9 @@ SEARCH_TOP_K = 10
 MAX_SEARCH_TOP_K = 1000
 MAX_QUERIES = 8
 MAX_PAGE = 1000
+DEFAULT_MODEL = "default"
+DEFAULT_EMBEDDING = "default-embedding"
+"""What a request means that names no model."""
 
 Events = AsyncGenerator[infer_pb2.GenerateResponse, None]
 
@@ -58,10 +63,19 @@ class Pipeline:
     """Conducts the services for one request at a time; holds no state of a request."""
 
     def __init__(
-        self, mesh: Mesh, sessions: SessionStore, settings: GatewaySettings, limiter: Limiter
+        self,
+        mesh: Mesh,
+        sessions: SessionStore,
+        settings: GatewaySettings,
+        limiter: Limiter,
+        *,
+        usage: UsageMeter,
+        audit: AuditLog,
     ) -> None:
         self._mesh = mesh
         self._limiter = limiter
+        self._usage = usage
+        self._audit = audit
         self._ingest = Ingest(mesh, parallel=settings.parallel_documents)
         self._sessions = sessions
         self._settings = settings
@@ -85,6 +99,7 @@ class Pipeline:
         """Sources, deltas, done. Nothing is yielded before the engine's first piece of text, so
         that whatever fails until then fails as a whole."""
         event = gateway_pb2.StreamQueryResponse
+        call.principal.require_model(request.model or DEFAULT_MODEL)
         retrieval = _checked(request.retrieval)
         history = await self._history(call, request.session_id)
         plan = await self._plan(call, request.query, history, request.model)
@@ -164,6 +179,7 @@ class Pipeline:
         With retrieval the citations come between the last delta and the finish.
         """
         event = gateway_pb2.ChatResponse
+        call.principal.require_model(chat.generate.model or DEFAULT_MODEL)
         request = infer_pb2.GenerateRequest()
         request.CopyFrom(chat.generate)
         request.task = infer_pb2.TASK_CHAT
@@ -217,6 +233,7 @@ class Pipeline:
     async def generate(self, call: Call, request: infer_pb2.GenerateRequest) -> Events:
         """The events of a generation; the first is held back until there is text, a tool call or
         an end, so that whatever fails until then fails as a whole."""
+        call.principal.require_model(request.model or DEFAULT_MODEL)
         held: list[infer_pb2.GenerateResponse] | None = []
         async with aclosing(self._engine(call, request)) as generated:
             async for response in generated:
@@ -246,9 +263,12 @@ class Pipeline:
     async def embed(
         self, call: Call, request: retrieve_pb2.EmbedRequest
     ) -> retrieve_pb2.EmbedResponse:
-        return await embed_within_limits(
+        call.principal.require_model(request.model or DEFAULT_EMBEDDING)
+        made = await embed_within_limits(
             self._limiter, call, request, lambda asked: clients.embed(call, self._mesh, asked)
         )
+        self._usage.embedding(call, made)
+        return made
 
     async def document_text(self, call: Call, collection: str, document_id: str) -> str:
         """The text of an indexed document, its chunks joined.
@@ -270,7 +290,8 @@ class Pipeline:
     async def create_collection(
         self, call: Call, request: retrieve_pb2.CreateCollectionRequest
     ) -> retrieve_pb2.Collection:
-        return (await clients.create_collection(call, self._mesh, request)).collection
+        async with self._audit.recording(call, "collection.create", request.name):
+            return (await clients.create_collection(call, self._mesh, request)).collection
 
     async def get_collection(self, call: Call, name: str) -> retrieve_pb2.Collection:
         request = retrieve_pb2.GetCollectionRequest(name=name)
@@ -285,7 +306,8 @@ class Pipeline:
     async def delete_collection(self, call: Call, name: str) -> int:
         """Returns how many documents went with it."""
         request = retrieve_pb2.DeleteCollectionRequest(name=name)
-        return (await clients.delete_collection(call, self._mesh, request)).documents
+        async with self._audit.recording(call, "collection.delete", name):
+            return (await clients.delete_collection(call, self._mesh, request)).documents
 
     async def get_document(self, call: Call, collection: str, id: str) -> retrieve_pb2.Document:
         request = retrieve_pb2.GetDocumentRequest(collection=collection, id=id)
@@ -310,12 +332,13 @@ class Pipeline:
     async def delete_document(self, call: Call, collection: str, id: str) -> int:
         """Returns how many chunks went with it."""
         request = retrieve_pb2.DeleteDocumentRequest(collection=collection, id=id)
-        return (await clients.delete_document(call, self._mesh, request)).chunks
+        async with self._audit.recording(call, "document.delete", f"{collection}/{id}"):
+            return (await clients.delete_document(call, self._mesh, request)).chunks
 
     # the mesh itself
 
     async def models(self, call: Call) -> list[gateway_pb2.Model]:
-        """Aliases and models, of the engines and of the encoders."""
+        """Aliases and models, of the engines and of the encoders, that the caller may use."""
         engines, encoders = await asyncio.gather(
             clients.list_engine_models(call, self._mesh), clients.list_encoders(call, self._mesh)
         )
@@ -329,7 +352,7 @@ class Pipeline:
                 gateway_pb2.Model(id=alias, target=encoder.id, owned_by=encoder.owned_by)
                 for alias in encoder.aliases
             ]
-        return models
+        return [model for model in models if call.principal.may_use(model.id)]
 
     async def health(self) -> dict[str, ServiceHealth]:
         """What each service says about itself; all are asked at once."""
@@ -352,12 +375,13 @@ class Pipeline:
     def _engine(
         self, call: Call, request: infer_pb2.GenerateRequest, *, at_most: float | None = None
     ) -> Events:
-        return generate_within_limits(
+        events = generate_within_limits(
             self._limiter,
             call,
             request,
             lambda bounded: clients.generate(call, self._mesh, bounded, at_most=at_most),
         )
+        return self._usage.generation(call, request, events)
 
     async def _plan(
         self, call: Call, query: str, history: Sequence[chat_pb2.ChatMessage], model: str
@@ -425,7 +449,7 @@ class Pipeline:
             return []
         with call.hop("store"):
             turns = await self._sessions.history(
-                call.tenant, session_id, self._settings.history_turns
+                call.tenant, session_id, call.principal.subject, self._settings.history_turns
             )
         messages: list[chat_pb2.ChatMessage] = []
         for turn in turns:

@@ -17,7 +17,7 @@ from gateway.ingest import FileContent, Upload
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.settings import MIB, GatewaySettings
-from gateway.uploads import check_metadata
+from gateway.uploads import check_metadata, read_access, refuse_misplaced_access
 from ragmesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from ragmesh.infer.v1 import infer_pb2
 from services.runtime.context import Caller, current_request_id, set_caller
@@ -274,6 +274,7 @@ def _upload(
     param = f"documents[{index}]"
     metadata = from_struct(document.metadata)
     check_metadata(metadata, f"{param}.metadata", settings)
+    refuse_misplaced_access(metadata, param)
     return Upload(
         id=document.id or document.filename,
         filename=document.filename or document.id,
@@ -285,6 +286,7 @@ def _upload(
         title=document.title,
         source=document.filename,
         metadata=metadata,
+        access=read_access(list(document.access), f"{param}.access") if document.access else (),
     )
 
 

@@ -1,6 +1,7 @@
 """Requests and answers of the native routes. What a request may hold is said here, once; each
 request knows its message of the protos."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,6 +30,8 @@ Tokens = Annotated[int, Field(ge=1, le=MAX_INT32)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)]
 Metadata = dict[str, Any]
+ACCESS_ENTRY = re.compile(r"(user|group):[^\x00-\x1f\x7f]{1,256}")
+AccessEntry = Annotated[str, Field(pattern=f"^{ACCESS_ENTRY.pattern}$")]
 
 MODES: "dict[str, retrieve_pb2.SearchMode]" = {
     "hybrid": retrieve_pb2.SEARCH_MODE_HYBRID,
@@ -274,6 +277,11 @@ class DocumentBody(Request):
     title: Annotated[str, Field(max_length=1000)] = ""
     text: str
     metadata: Metadata = Field(default_factory=dict)
+    access: Annotated[list[AccessEntry], Field(min_length=1, max_length=64)] | None = Field(
+        None,
+        description="Who may read it, `user:NAME` or `group:NAME`, each held by the token itself. "
+        "Everyone in the tenant when unset.",
+    )
 
 
 class DocumentsBody(Request):
@@ -384,6 +392,7 @@ class DocumentView(BaseModel):
     title: str
     source: str
     metadata: Metadata
+    access: list[str] | None = Field(description="Who may read it; null for the whole tenant.")
     format: str
     language: str
     pages: int | None
@@ -450,6 +459,87 @@ class ModelsView(BaseModel):
 
     object: Literal["list"]
     data: list[ModelView]
+
+
+class UsageCountsView(BaseModel):
+    """How much was taken."""
+
+    requests: int = Field(description="Generations and embeddings; a query is one.")
+    prompt_tokens: int
+    completion_tokens: int
+    embedding_tokens: int
+    estimated: int = Field(description="Requests among them whose tokens are estimates.")
+    total_tokens: int
+
+
+class UsageRowView(UsageCountsView):
+    """A day and a model."""
+
+    day: str = Field(description="In UTC: `2026-11-21`.")
+    model: str
+
+
+class UsageReportView(BaseModel):
+    """Usage by day and model."""
+
+    from_: str = Field(alias="from")
+    to: str
+    usage: list[UsageRowView]
+    total: UsageCountsView
+
+
+class AuditEntryView(BaseModel):
+    """One action."""
+
+    number: int = Field(description="From 1, without gaps.")
+    at: str
+    consumer: str
+    tenant: str | None
+    subject: str
+    token_id: str | None
+    request_id: str | None
+    action: str
+    target: str
+    outcome: str = Field(description="`ok`, or the reason why not.")
+    previous: str = Field(description="Hash of the entry before.")
+    hash: str = Field(description="SHA-256 over this entry and the hash before.")
+
+
+class AuditView(BaseModel):
+    """A page of the audit log, newest first."""
+
+    entries: list[AuditEntryView]
+    next: str | None
+
+
+class TenantContentsView(BaseModel):
+    """What a tenant has, counted in every store."""
+
+    collections: int
+    documents: int
+    chunks: int
+    folders: int = Field(description="On the disk of retrieve.")
+    sessions: int
+    turns: int
+    usage: int = Field(description="Rows: days by models.")
+
+
+class TenantView(BaseModel):
+    """A tenant."""
+
+    tenant: str
+    consumer: str
+    contents: TenantContentsView
+
+
+class TenantDeletedView(BaseModel):
+    """A tenant's end."""
+
+    tenant: str
+    consumer: str
+    removed: TenantContentsView
+    left: TenantContentsView = Field(description="Counted afterwards.")
+    complete: bool = Field(description="Whether nothing is left.")
 
 
 class ErrorDetail(BaseModel):

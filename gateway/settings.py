@@ -1,9 +1,9 @@
 """What the gateway can be told."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import NoDecode
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -31,14 +31,15 @@ class GatewaySettings(LimitSettings):
     """Address that REST binds to. TLS in front of it is Kong's or a proxy's work."""
     port: Port = Field(8000, validation_alias=AliasChoices("RAGMESH_PORT", "API_PORT"))
     """REST port; 0 takes a free one."""
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Origins of web pages that may call; none by default."""
 
     preprocess_target: str | None = None
-    """gRPC target, such as ``dns:///preprocess:50051``; unset: this machine's default."""
+    """gRPC target of preprocess, such as ``dns:///preprocess:50051``; unset: this machine's."""
     retrieve_target: str | None = None
+    """gRPC target of retrieve."""
     infer_target: str | None = None
+    """gRPC target of infer."""
     postprocess_target: str | None = None
+    """gRPC target of postprocess."""
 
     database_url: SecretStr | None = Field(
         None, validation_alias=AliasChoices("RAGMESH_DATABASE_URL", "DATABASE_URL")
@@ -47,9 +48,26 @@ class GatewaySettings(LimitSettings):
     secret_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("RAGMESH_SECRET_KEY", "SECRET_KEY")
     )
-    """Switches HS256 tokens on, for embedded use."""
+    """At least 32 bytes; switches HS256 tokens on, for embedded use."""
     edge: Literal["", "kong"] = Field("", validation_alias=AliasChoices("RAGMESH_EDGE", "EDGE"))
-    """What stands in front of the gateway."""
+    """What stands in front; kong: its limits hold, and the gateway does not count again."""
+    kong_file: Path | None = None
+    """What `ragmesh keys` renders: consumers, public keys, the edge; unset: kong.yml of `data`."""
+
+    token_leeway: Seconds = 5.0
+    """Seconds of clock skew allowed on a token's `exp` and `nbf`."""
+    token_max_lifetime: Annotated[float, Field(gt=0)] | None = None
+    """Seconds from now that `exp` may lie ahead; the rendered file's own bound holds besides."""
+    oidc_jwks_url: str | None = None
+    """Key set of an OpenID provider whose tokens are accepted besides; https, but on loopback."""
+    oidc_issuer: str | None = None
+    """What `iss` of its tokens must be."""
+    oidc_audience: str = "ragmesh"
+    """What `aud` of its tokens must contain."""
+    oidc_consumer: str = "oidc"
+    """The consumer whose entry bounds its tokens' tenants, scopes and models."""
+    oidc_refresh: Annotated[float, Field(ge=10)] = 300.0
+    """Seconds between two fetches of the key set."""
 
     request_budget: Seconds = 300.0
     """Seconds that a request may take through all its hops."""
@@ -66,8 +84,8 @@ class GatewaySettings(LimitSettings):
     """Largest JSON body."""
     max_upload_bytes: Bytes = 512 * MIB
     """Largest body of a call with documents."""
-    max_document_bytes: Bytes = 100 * MIB
-    """Largest single document."""
+    max_document_bytes: Bytes = 50_000_000
+    """Largest single document; preprocess reads the same variable."""
     max_documents: Count = 1000
     """Documents a call."""
     max_metadata_bytes: Bytes = 64 * 1024
@@ -78,6 +96,11 @@ class GatewaySettings(LimitSettings):
     """Documents of one call that are parsed at a time."""
     history_turns: Count = 10
     """Turns of a session that a follow-up question sees."""
+
+    @property
+    def credentials(self) -> Path:
+        """The rendered file."""
+        return self.kong_file or self.data / "kong.yml"
 
     def target(self, service: str) -> str:
         """Where a service answers."""

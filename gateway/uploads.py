@@ -2,24 +2,47 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from email.message import Message
 from typing import Any
 
 import orjson
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from gateway.bodies import loads
 from gateway.errors import too_large
 from gateway.freeform import check_depth
 from gateway.ingest import FileContent, TextContent, Upload
-from gateway.schemas import DocumentBody
+from gateway.schemas import ACCESS_ENTRY, DocumentBody
 from gateway.settings import GatewaySettings
 from services.runtime.errors import InvalidArgument
 
 MARKDOWN = "text/markdown"
 MAX_FIELDS = 16
 MAX_FILENAME_CHARACTERS = 1024
+MAX_ACCESS_ENTRIES = 64
+_RESERVED = frozenset({"id", "access"})
+"""Keys of a file's metadata that say something about the document; they are not kept in it."""
+
+
+class FormParser(MultiPartParser):
+    """Starlette's, which also takes a name that stands in ``filename*`` alone (RFC 5987).
+
+    RFC 7578 rules that form out, and urllib3 before 2 sends every name so that is not ASCII.
+    """
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        given = part.content_disposition or b""
+        if b"filename*" in given.lower() and b"filename=" not in given.lower():
+            header = Message()
+            header["content-disposition"] = given.decode("latin-1")
+            filename = header.get_filename()
+            if filename:
+                quoted = filename.replace("\\", "\\\\").replace('"', '\\"').encode()
+                part.content_disposition = given + b'; filename="' + quoted + b'"'
+        super().on_headers_finished()
 
 
 async def read_form(request: Request, settings: GatewaySettings) -> FormData:
@@ -28,14 +51,17 @@ async def read_form(request: Request, settings: GatewaySettings) -> FormData:
     Raises:
         InvalidArgument: FORM_INVALID.
     """
+    parser = FormParser(
+        request.headers,
+        request.stream(),
+        max_files=settings.max_documents + 1,
+        max_fields=MAX_FIELDS,
+        max_part_size=settings.max_metadata_bytes * settings.max_documents,
+    )
     try:
-        return await request.form(
-            max_files=settings.max_documents + 1,
-            max_fields=MAX_FIELDS,
-            max_part_size=settings.max_metadata_bytes * settings.max_documents,
-        )
-    except HTTPException as error:
-        if "Too many files" in str(error.detail):
+        return await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
             raise _too_many(settings) from None
         raise InvalidArgument("FORM_INVALID", "The multipart form cannot be read.") from None
 
@@ -44,7 +70,7 @@ def from_form(form: FormData, settings: GatewaySettings) -> list[Upload]:
     """The form's files with their metadata.
 
     Raises:
-        InvalidArgument: FILE_REQUIRED, UNKNOWN_FIELD, METADATA_INVALID.
+        InvalidArgument: FILE_REQUIRED, UNKNOWN_FIELD, METADATA_INVALID, ACCESS_INVALID.
         ResourceExhausted: TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE, METADATA_TOO_LARGE.
     """
     for name in form:
@@ -81,6 +107,7 @@ def _from_document(document: DocumentBody, name: str, settings: GatewaySettings)
     if len(text) > settings.max_document_bytes:
         raise _document_too_large(name, name, settings)
     check_metadata(document.metadata, f"{name}.metadata", settings)
+    refuse_misplaced_access(document.metadata, name)
     id = document.id or hashlib.sha256(text).hexdigest()[:32]
     source = document.metadata.get("source")
     return Upload(
@@ -94,6 +121,7 @@ def _from_document(document: DocumentBody, name: str, settings: GatewaySettings)
         title=document.title,
         source=source if isinstance(source, str) else "",
         metadata=document.metadata,
+        access=tuple(document.access or ()),
     )
 
 
@@ -121,8 +149,42 @@ def _from_file(file: UploadFile, facts: Mapping[str, Any], settings: GatewaySett
         content_type=file.content_type or "",
         title=title if isinstance(title, str) else "",
         source=filename or id,
-        metadata={key: value for key, value in facts.items() if key != "id"},
+        metadata={key: value for key, value in facts.items() if key not in _RESERVED},
+        access=read_access(facts["access"], "metadata.access") if "access" in facts else (),
     )
+
+
+def read_access(value: Any, param: str) -> tuple[str, ...]:
+    """An access list.
+
+    Raises:
+        InvalidArgument: ACCESS_INVALID. An empty list too: it could mean everybody or nobody.
+    """
+    entries = value if isinstance(value, list) else []
+    if not 1 <= len(entries) <= MAX_ACCESS_ENTRIES or not all(
+        isinstance(entry, str) and ACCESS_ENTRY.fullmatch(entry) for entry in entries
+    ):
+        raise InvalidArgument(
+            "ACCESS_INVALID",
+            f"{param} must list 1 to {MAX_ACCESS_ENTRIES} entries of the form user:NAME or "
+            "group:NAME.",
+            field=param,
+        )
+    return tuple(entries)
+
+
+def refuse_misplaced_access(metadata: Mapping[str, Any], name: str) -> None:
+    """Who puts the list into the metadata believes it to hold; ignoring it would publish.
+
+    Raises:
+        InvalidArgument: ACCESS_INVALID.
+    """
+    if "access" in metadata:
+        raise InvalidArgument(
+            "ACCESS_INVALID",
+            f"{name}.metadata.access: the access list stands beside the metadata, not in it.",
+            field=f"{name}.metadata.access",
+        )
 
 
 def check_metadata(metadata: Mapping[str, Any], name: str, settings: GatewaySettings) -> None:

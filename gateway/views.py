@@ -162,6 +162,7 @@ def document(message: retrieve_pb2.Document) -> View:
         "title": message.title,
         "source": message.source,
         "metadata": from_struct(message.metadata),
+        "access": list(message.access) or None,
         "format": message.format,
         "language": message.language,
         "pages": message.pages or None,

@@ -1,5 +1,7 @@
 """`ragmesh keys`: consumers, their keys, and the certificates between the services."""
 
+import asyncio
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,11 +9,15 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from cli.audit import recorded
 from cli.bootstrap import prepare
+from cli.console import Failure
 from cli.manifests import manifests
 from cli.options import JsonOption, LangOption, command
 from gateway.certificates import ensure_certificates
 from gateway.credentials import SCOPES
+from gateway.files import GROUP, write_atomically
+from gateway.jwks import fetch
 from gateway.keys import Keyring
 
 TLS_FOLDER = "tls"
@@ -58,6 +64,17 @@ def create(
         list[str] | None,
         typer.Option(help="A scope its tokens may carry; repeat for more. Default: all."),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A model its tokens may use; repeat for more. Default: all."),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A group of access lists its tokens may claim; repeat for more. '*' is every one. "
+            "Default: none."
+        ),
+    ] = None,
     algorithm: Algorithm = None,
     as_json: JsonOption = False,
     lang: LangOption = None,
@@ -70,12 +87,16 @@ def create(
     """
     with command(as_json, lang) as session:
         keyring = Keyring(session.settings.data)
-        kid = keyring.create(
-            consumer,
-            tenants=tenant or [consumer],
-            scopes=scope or SCOPES,
-            algorithm=algorithm or "ES256",
-        )
+        with recorded("key.create", consumer) as record:
+            kid = keyring.create(
+                consumer,
+                tenants=tenant or [consumer],
+                scopes=scope or SCOPES,
+                models=model or (),
+                groups=group or (),
+                algorithm=algorithm or "ES256",
+            )
+            record.target = kid
         session.screen.line(kid)
         session.screen.json({"kid": kid, "consumer": consumer, "rendered": str(keyring.rendered)})
 
@@ -84,6 +105,13 @@ def create(
 def rotate(
     consumer: Annotated[str, typer.Argument(help="The consumer.")],
     algorithm: Algorithm = None,
+    standby: Annotated[
+        bool,
+        typer.Option(
+            "--standby",
+            help="Let it verify only, until `promote`: behind Kong, which must reload first.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     lang: LangOption = None,
 ) -> None:
@@ -96,9 +124,124 @@ def rotate(
       ragmesh keys rotate local
     """
     with command(as_json, lang) as session:
-        kid = Keyring(session.settings.data).rotate(consumer, algorithm=algorithm)
+        keyring = Keyring(session.settings.data)
+        with recorded("key.rotate", consumer) as record:
+            kid = keyring.rotate(consumer, algorithm=algorithm, standby=standby)
+            record.target = kid
         session.screen.line(kid)
         session.screen.json({"kid": kid, "consumer": consumer})
+
+
+@keys.command()
+def promote(
+    kid: Annotated[str, typer.Argument(help="The key, as `ragmesh keys list` shows it.")],
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """Let a key sign from now on, once every Kong knows it."""
+    with command(as_json, lang) as session:
+        with recorded("key.promote", kid):
+            Keyring(session.settings.data).promote(kid)
+        session.screen.line(kid)
+        session.screen.json({"promoted": kid})
+
+
+@keys.command()
+def sync(
+    *,
+    tenant: Annotated[
+        list[str] | None,
+        typer.Option(help="A tenant that a new consumer's tokens may name; repeat for more."),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="A scope that they may carry; repeat for more. Default: all."),
+    ] = None,
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """Render the keys of the OpenID provider (RAGMESH_OIDC_JWKS_URL) for Kong, whose keys are
+    static. Repeat it more often than the provider rotates.
+
+    Example:
+
+      ragmesh keys sync --tenant acme --scope chat --scope search
+    """
+    with command(as_json, lang) as session:
+        url, consumer = session.settings.oidc_jwks_url, session.settings.oidc_consumer
+        if url is None:
+            raise Failure("Set RAGMESH_OIDC_JWKS_URL to the provider's keys.", code="no_jwks_url")
+        keyring = Keyring(session.settings.data)
+        fetched = asyncio.run(fetch(url))
+        with recorded("key.sync", consumer):
+            found = keyring.sync(consumer, fetched, tenants=tenant or (), scopes=scope or SCOPES)
+        for kid in found:
+            session.screen.line(kid)
+        session.screen.json({"consumer": consumer, "keys": found})
+
+
+@keys.command()
+def plugin(
+    name: Annotated[str, typer.Argument(help="Such as rate-limiting, cors, ip-restriction.")],
+    config: Annotated[
+        str, typer.Argument(help="The fields of its configuration that differ, as JSON.")
+    ] = "{}",
+    *,
+    reset: Annotated[bool, typer.Option("--reset", help="Go back to the source.")] = False,
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """Change a plugin of kong.yml for all routes, and render it.
+
+    Examples:
+
+      ragmesh keys plugin cors '{"origins": ["https://app.example"]}'
+
+      ragmesh keys plugin rate-limiting '{"policy": "redis", "redis": {"host": "redis"}}'
+
+      ragmesh keys plugin ip-restriction '{"allow": ["10.0.0.0/8"]}'
+    """
+    with command(as_json, lang) as session:
+        try:
+            changes = json.loads(config)
+        except ValueError as error:
+            raise Failure(f"This is not JSON: {config}", code="bad_json") from error
+        if not isinstance(changes, dict):
+            raise Failure(f"This is no JSON object: {config}", code="bad_json")
+        keyring = Keyring(session.settings.data)
+        keyring.configure(name, None if reset else changes)
+        session.screen.line(str(keyring.rendered))
+        session.screen.json({"plugin": name, "rendered": str(keyring.rendered)})
+
+
+@keys.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to; made if needed.")],
+    as_json: JsonOption = False,
+    lang: LangOption = None,
+) -> None:
+    """Write what Kong needs, and no more: kong.yml, the CA's certificate and Kong's own pair.
+
+    The files belong to the writer's group (0640), for a Kong that runs as another user of it.
+
+    Example:
+
+      ragmesh keys export /var/lib/kong
+    """
+    with command(as_json, lang) as session:
+        tls = session.settings.data / TLS_FOLDER
+        ensure_certificates(tls)
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        sources = {
+            "kong.yml": Keyring(session.settings.data).rendered,
+            "ca.crt": tls / "ca.crt",
+            "tls.crt": tls / "kong.crt",
+            "tls.key": tls / "kong.key",
+        }
+        for name, source in sources.items():
+            write_atomically(folder / name, source.read_bytes(), GROUP)
+        session.screen.line(str(folder))
+        session.screen.json({"folder": str(folder), "files": sorted(sources)})
 
 
 @keys.command()
@@ -114,7 +257,8 @@ def revoke(
       ragmesh keys revoke local-3f9a1c2b4d5e
     """
     with command(as_json, lang) as session:
-        Keyring(session.settings.data).revoke(kid)
+        with recorded("key.revoke", kid):
+            Keyring(session.settings.data).revoke(kid)
         session.screen.line(kid)
         session.screen.json({"revoked": kid})
 

@@ -169,7 +169,7 @@ def read_edge(path: Path) -> Edge:
 
 def parse_edge(document: Mapping[str, Any]) -> Edge:
     """Raises ValueError, KeyError, TypeError: what is written there and cannot be honoured."""
-    placed = list(_placed(document))
+    placed = list(placed_plugins(document))
     guards = [
         (place.get("route"), place.get("service"))
         for entry, place in placed
@@ -191,7 +191,9 @@ def parse_edge(document: Mapping[str, Any]) -> Edge:
     return Edge(routes, plugins)
 
 
-def _placed(document: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
+def placed_plugins(
+    document: Mapping[str, Any],
+) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
     """Every plugin that is on, with the route, service and consumer that it is bound to."""
     holders: list[tuple[Mapping[str, Any], dict[str, str]]] = [(document, {})]
     for service in document.get("services") or ():

@@ -20,10 +20,13 @@ class LimitSettings(RuntimeSettings):
     """Seconds that Redis gets to answer before a process counts for itself."""
 
     tenant_requests_per_minute: Limit | None = None
+    """Requests of a tenant in a calendar minute."""
     tenant_requests_per_hour: Limit | None = None
+    """Requests of a tenant in a calendar hour."""
     tenant_tokens_per_minute: Limit | None = None
-    """Tokens of prompts and answers together."""
+    """Tokens of a tenant, prompts and answers together, in a calendar minute."""
     tenant_tokens_per_day: Limit | None = None
+    """Tokens of a tenant in a day of UTC."""
     tenant_streams: Limit | None = None
     """Streams of a tenant at a time."""
     default_output_tokens: Limit = 1024

@@ -18,8 +18,8 @@ router = APIRouter(tags=["Sessions"])
 async def get_session(
     request: Request, id: str, call: Annotated[Call, Depends(Needs("chat"))]
 ) -> Response:
-    """A conversation's questions and answers, oldest first."""
-    stored = await state_of(request.app).sessions.get(call.tenant, id)
+    """A conversation's questions and answers, oldest first; the token's user must have begun it."""
+    stored = await state_of(request.app).sessions.get(call.tenant, id, call.principal.subject)
     return views.json_response(views.session(stored))
 
 
@@ -28,5 +28,5 @@ async def delete_session(
     request: Request, id: str, call: Annotated[Call, Depends(Needs("chat"))]
 ) -> Response:
     """Forgets a conversation."""
-    await state_of(request.app).sessions.delete(call.tenant, id)
+    await state_of(request.app).sessions.delete(call.tenant, id, call.principal.subject)
     return views.json_response({"id": id, "deleted": True})

@@ -60,16 +60,23 @@ class InferSettings(RuntimeSettings):
     backend_url: str = Field("", validation_alias=_alias("BACKEND_URL", "BACKEND_URL"))
     """Address of the default provider."""
     backend_api_key: SecretStr = SecretStr("")
+    """Key of the default provider; empty: the provider's own variable."""
     nim_url: str = Field("", validation_alias=_alias("NIM_URL", "NIM_URL"))
+    """Address of NIM; empty: NVIDIA's own."""
     nim_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=_alias("NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY")
     )
+    """Key of NIM."""
     openai_base_url: str = Field("", validation_alias=_alias("OPENAI_BASE_URL", "OPENAI_BASE_URL"))
+    """Address of the provider `openai`, any server of that protocol; empty: OpenAI's own."""
     openai_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=_alias("OPENAI_API_KEY", "OPENAI_API_KEY")
     )
+    """Key of the provider `openai`."""
     vllm_url: str = ""
+    """Address of vLLM; empty: ``http://127.0.0.1:8001/v1``."""
     vllm_api_key: SecretStr = SecretStr("")
+    """Key of vLLM, where it wants one."""
 
     connect_timeout: Seconds = 5.0
     """Seconds to reach an engine's server."""
@@ -81,12 +88,13 @@ class InferSettings(RuntimeSettings):
     """Generations that wait for their turn, per provider; more are shed."""
 
     scripted_text: str = "This answer comes from a script."
+    """What the provider `scripted`, for trying failures out, answers."""
     scripted_first_delay: Seconds = 0.0
     """Seconds before the first delta."""
     scripted_delay: Seconds = 0.0
     """Seconds between deltas."""
     scripted_mode: Literal["", "fail", "cut", "hang"] = ""
-    """Fail before the first delta, break off in the middle, or never go on."""
+    """fail: before the first delta; cut: break off in the middle; hang: never go on."""
     scripted_reason: str = "ENGINE_UNAVAILABLE"
     """Reason of the failure."""
 

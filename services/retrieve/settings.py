@@ -18,6 +18,7 @@ class RetrieveSettings(RuntimeSettings):
         "sentence-transformers",
         validation_alias=AliasChoices("RAGMESH_EMBEDDING_BACKEND", "EMBEDDING_BACKEND"),
     )
+    """What computes embeddings."""
     embedding_model: str = Field(
         "", validation_alias=AliasChoices("RAGMESH_EMBEDDING_MODEL", "EMBEDDING_MODEL")
     )
@@ -25,6 +26,7 @@ class RetrieveSettings(RuntimeSettings):
     embedding_languages: tuple[str, ...] = ()
     """Languages that the encoder represents, as a JSON list; empty: as its model card says."""
     embedding_device: str = "cpu"
+    """Device as torch names it: ``cpu``, ``cuda``, ``cuda:1``."""
     embedding_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the processor computes in it, else float32."""
     embedding_threads: Annotated[int, Field(ge=0)] = 0
@@ -45,6 +47,7 @@ class RetrieveSettings(RuntimeSettings):
     sparse_backend: str = Field(
         "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
     )
+    """Where the sparse arm lives: in the vector engine."""
     analyzer: Literal["auto", "morphemes", "terms"] = "auto"
     """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
     open_shards: Count = 64
@@ -54,6 +57,7 @@ class RetrieveSettings(RuntimeSettings):
     chunk_tokens: Count = 250
     """Tokens of a chunk, heading included, where its collection does not say."""
     chunk_overlap: Annotated[int, Field(ge=0)] = 24
+    """Tokens that neighbouring chunks share, where their collection does not say."""
 
     @property
     def vector_backend(self) -> str:

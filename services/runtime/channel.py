@@ -12,6 +12,10 @@ from services.runtime.propagation import MetadataSource, client_interceptors, ou
 from services.runtime.tls import TlsFiles
 from services.runtime.version import VERSION
 
+PING_AFTER_MS = 10_000
+"""Silence on a call's connection after which the service is pinged."""
+PING_TIMEOUT_MS = 8_000
+
 
 def connect(
     target: str,
@@ -38,8 +42,11 @@ def connect(
         ("grpc.service_config", json.dumps(service_config(idempotent))),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        # A service that hangs, its connection open, fails its calls within about 20 seconds. It
+        # is the ping's timeout that counts, a minute by itself, whatever the keepalive's is.
+        ("grpc.keepalive_time_ms", PING_AFTER_MS),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
         # A restarted service is found within about a second, on its old address or a new one.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1_000),

@@ -215,8 +215,9 @@ def server_options(settings: RuntimeSettings) -> list[tuple[str, int]]:
         # The server finds dead clients, and permits the pings of `channel.connect`.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         # Clients reconnect now and then and so find new pods; running streams outlive that.
         ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round(settings.max_stream_seconds * 1000)),

@@ -51,7 +51,11 @@ class RuntimeSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="RAGMESH_", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix="RAGMESH_",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,  # docs/settings.md is made of them
     )
 
     service: ClassVar[str] = "gateway"
@@ -60,27 +64,34 @@ class RuntimeSettings(BaseSettings):
     host: str = "127.0.0.1"
     """Address that gRPC and metrics bind to; off loopback, TLS files are required."""
     grpc_base: Port = 50050
+    """First gRPC port: the gateway's; preprocess, retrieve, infer and postprocess follow."""
     metrics_base: Port = 9100
-    """First metrics port; 0 switches the metrics endpoint off."""
+    """First port of metrics and ``/health``, in the same order; 0 switches them off."""
     data: Path = Path("var")
     """Where everything durable lives."""
 
     log_level: LogLevel = Field(
         "INFO", validation_alias=AliasChoices("RAGMESH_LOG_LEVEL", "LOG_LEVEL")
     )
+    """The least severe lines that are logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     log_user_text: bool = False
     """Let exception messages, which may quote prompts and passages, into the log."""
     otel_endpoint: str | None = Field(
         None,
         validation_alias=AliasChoices("RAGMESH_OTEL_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     )
+    """Where traces go, by OTLP over gRPC; unset: none are made."""
     reflection: bool = True
+    """Whether gRPC servers describe themselves to tools such as grpcurl."""
 
     tls_dir: Path | None = None
     """Directory with ca.crt, <service>.crt and <service>.key (or tls.crt and tls.key)."""
     tls_ca: Path | None = None
+    """The authority's certificate, instead of the directory's."""
     tls_cert: Path | None = None
+    """This process's certificate, instead of the directory's."""
     tls_key: Path | None = None
+    """This process's private key, instead of the directory's."""
     trusted_peers: CommaSeparated = ("gateway", "worker")
     """Certificate names whose tenant metadata is believed, separated by commas."""
 
@@ -167,7 +178,7 @@ def _problem(cls: type[BaseSettings], item: dict[str, Any]) -> str:
 def _variable(cls: type[BaseSettings], location: str) -> tuple[str, bool]:
     """The variable that was at fault, and whether its value is a secret."""
     for name, field in cls.model_fields.items():
-        names = _variables_of(cls, name)
+        names = variables_of(cls, name)
         if location == name or location.upper() in names:
             secret = SecretStr in (field.annotation, *get_args(field.annotation))
             present = [variable for variable in names if variable in os.environ]
@@ -175,7 +186,7 @@ def _variable(cls: type[BaseSettings], location: str) -> tuple[str, bool]:
     return location, False
 
 
-def _variables_of(cls: type[BaseSettings], field: str) -> list[str]:
+def variables_of(cls: type[BaseSettings], field: str) -> list[str]:
     """The variables that set a field, the strongest first."""
     alias = cls.model_fields[field].validation_alias
     if isinstance(alias, AliasChoices):

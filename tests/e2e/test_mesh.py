@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import httpx
 import openai
-import psutil
 import pytest
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -336,14 +335,3 @@ def test_two_meshes_run_side_by_side(mesh: Mesh, slow_mesh: Mesh) -> None:
     assert slow_mesh.is_ready()
     with slow_mesh.client(mesh.admin_token) as client:
         assert client.get("/v1/models").status_code == 401
-
-
-def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
-    running = Mesh(tmp_path / "var")
-    pids = [running.pid(name) for name in PROTO_SERVICES]
-    descendants = [
-        child.pid for child in psutil.Process(running.supervisor.pid).children(recursive=True)
-    ]
-    assert set(pids) <= set(descendants)
-    assert running.stop() == 0
-    assert not [pid for pid in descendants if psutil.pid_exists(pid)]

@@ -11,15 +11,21 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.__main__ import listen, start_rest
+from gateway.audit import AuditLog
 from gateway.auth import Authenticator
 from gateway.clients import Mesh
+from gateway.edge.rules import EdgeRules
 from gateway.limits.limiter import Limiter
 from gateway.pipeline import Pipeline
 from gateway.ragservice import RagServicer
 from gateway.settings import SERVICES, GatewaySettings
 from gateway.state import State
+from gateway.store.audit import AuditStore
 from gateway.store.database import open_database
 from gateway.store.sessions import SessionStore
+from gateway.store.usage import UsageStore
+from gateway.tenants import Tenants
+from gateway.usage import UsageMeter
 from ragmesh.gateway.v1 import gateway_pb2_grpc
 from services.runtime.channel import connect
 from services.runtime.testing import serve_for_test
@@ -91,6 +97,11 @@ async def running(
         engine = await open_database(configured.store_url)
         stack.push_async_callback(engine.dispose)
         sessions = SessionStore(engine)
+        usage = UsageMeter(UsageStore(engine))
+        usage.start()
+        stack.push_async_callback(usage.aclose)
+        audit = AuditLog(AuditStore(engine))
+        services = Mesh(channels)
         limiter = Limiter(configured, None if configured.edge == "kong" else credentials)
         await limiter.start()
         stack.push_async_callback(limiter.aclose)
@@ -98,9 +109,14 @@ async def running(
             settings=configured,
             authenticator=Authenticator(credentials, secret=SECRET),
             limiter=limiter,
-            pipeline=Pipeline(Mesh(channels), sessions, configured, limiter),
+            pipeline=Pipeline(services, sessions, configured, limiter, usage=usage, audit=audit),
             sessions=sessions,
+            usage=usage,
+            usage_store=UsageStore(engine),
+            audit=AuditStore(engine),
+            tenants=Tenants(services, engine, sessions, meter=usage, audit=audit),
             started_at=1_700_000_000,
+            edge=None if configured.edge == "kong" else EdgeRules(credentials),
         )
         listener = listen(configured)
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -262,6 +262,7 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
                     content_hash=document.content_hash,
                     chunks=len(chunks),
                     bytes=document.bytes,
+                    access=document.access,
                 )
                 known[document.id] = (stored, chunks)
                 status = (
@@ -337,6 +338,26 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
         documents = len(self.documents(request.name))
         del self.collections[current_caller().tenant, request.name]
         return retrieve_pb2.DeleteCollectionResponse(documents=documents)
+
+    def contents(self) -> retrieve_pb2.TenantContents:
+        tenant = current_caller().tenant
+        held = [known for (owner, _), known in self.collections.items() if owner == tenant]
+        return retrieve_pb2.TenantContents(
+            collections=len(held),
+            documents=sum(map(len, held)),
+            chunks=sum(len(chunks) for known in held for _, chunks in known.values()),
+            folders=bool(held) + len(held),
+        )
+
+    async def GetTenantContents(self, request, context):
+        return retrieve_pb2.GetTenantContentsResponse(contents=self.contents())
+
+    async def DeleteTenant(self, request, context):
+        removed = self.contents()
+        tenant = current_caller().tenant
+        for key in [key for key in self.collections if key[0] == tenant]:
+            del self.collections[key]
+        return retrieve_pb2.DeleteTenantResponse(removed=removed, left=self.contents())
 
     async def GetTokenizer(self, request, context):
         assert request.tokenizer_id == TOKENIZER_ID

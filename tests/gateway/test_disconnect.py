@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gateway.middleware import DISCONNECTS
+from gateway.middleware import DISCONNECTS, RequestFrame
 from tests.gateway.conftest import token
 from tests.gateway.mesh import delta, finish, started, usage
 
@@ -91,3 +91,28 @@ async def test_leaving_in_the_middle_of_the_body(gateway):
     await asyncio.sleep(0.1)
     await leave(writer)
     await counted("/v1/query", before)
+
+
+async def test_a_drain_whose_time_is_up_answers_503():
+    waiting = asyncio.Event()
+    sent = []
+
+    async def app(scope, receive, send):
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/query", "headers": []}
+    task = asyncio.create_task(RequestFrame(app)(scope, receive, send))
+    await waiting.wait()
+    task.cancel()  # as uvicorn does
+    await task
+    start, body = sent
+    assert start["status"] == 503
+    assert (b"retry-after", b"1") in start["headers"]
+    assert json.loads(body["body"])["error"]["code"] == "service_unavailable"

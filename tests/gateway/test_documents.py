@@ -1,5 +1,7 @@
 """Collections and documents."""
 
+import pytest
+
 from tests.gateway.conftest import running, token
 from tests.gateway.mesh import TOKENIZER
 
@@ -30,6 +32,39 @@ async def test_tenants_do_not_see_each_other(gateway):
         assert (await gateway.client.get(PATH, headers=headers)).status_code == 404
         listed = (await gateway.client.get("/v1/collections", headers=headers)).json()
         assert listed["collections"] == []
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("filename*=utf-8''%E8%8C%B6%20%22a%22.txt", '茶 "a".txt'),  # urllib3 before 2
+        ("filename*=Shift_JIS''%92%83.txt", "茶.txt"),
+        ("filename=\"plain.txt\"; filename*=utf-8''%E8%8C%B6.txt", "plain.txt"),
+        ('filename="茶.txt"', "茶.txt"),
+    ],
+)
+async def test_names_of_files(gateway, disposition, name):
+    await gateway.collection()
+    part = f'Content-Disposition: form-data; name="file"; {disposition}\r\n\r\nTea is hot.'
+    response = await gateway.client.post(
+        PATH,
+        content=f"--b\r\n{part}\r\n--b--\r\n".encode(),
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
+    assert response.status_code == 201, response.text
+    assert response.json()["documents"][0]["id"] == name
+
+
+@pytest.mark.parametrize("charset", ["utf-8''%FF%FE.txt", "none''%FF.txt", "nothing", "''", "%"])
+async def test_a_name_that_cannot_be_decoded_is_no_failure_of_the_server(gateway, charset):
+    await gateway.collection()
+    part = f'Content-Disposition: form-data; name="file"; filename*={charset}\r\n\r\nTea is hot.'
+    response = await gateway.client.post(
+        PATH,
+        content=f"--b\r\n{part}\r\n--b--\r\n".encode(),
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
+    assert response.status_code in (201, 400), response.text
 
 
 async def test_files(gateway):

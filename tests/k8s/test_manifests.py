@@ -53,12 +53,12 @@ def test_validates_against_the_schemas(rendered: str, tmp_path: Path) -> None:
 
 
 def test_runs_every_process_and_kong(objects: list[dict[str, Any]]) -> None:
-    assert set(workloads(objects)) == {*OFFSETS, "kong"} - {"worker"}
+    assert set(workloads(objects)) - {"redis"} == {*OFFSETS, "kong"} - {"worker"}
 
 
 def test_ports_are_those_of_the_chassis(objects: list[dict[str, Any]]) -> None:
     for name, workload in workloads(objects).items():
-        if name == "kong":
+        if name not in OFFSETS:
             continue
         (container,) = workload["spec"]["template"]["spec"]["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -105,7 +105,27 @@ def test_certificates_are_each_service_s_own(objects: list[dict[str, Any]]) -> N
             for volume in workload["spec"]["template"]["spec"]["volumes"]
             if "secret" in volume
         ]
-        assert secrets == ([] if name == "kong" else [f"ragmesh-tls-{name}"])
+        assert secrets == ([] if name == "redis" else [f"ragmesh-tls-{name}"])
+
+
+def test_kong_shows_its_certificate_and_checks_the_gateways(objects: list[dict[str, Any]]) -> None:
+    pod = workloads(objects)["kong"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    kubernetes = {item["name"]: item["value"] for item in container["env"]}
+    (folder,) = (
+        mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "tls"
+    )
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    kong = compose["services"]["kong"]
+    for environment, where in ((kubernetes, folder), (kong["environment"], "/var/lib/kong")):
+        assert environment["KONG_CLIENT_SSL"] == "on"
+        assert environment["KONG_CLIENT_SSL_CERT"] == f"{where}/tls.crt"
+        assert environment["KONG_CLIENT_SSL_CERT_KEY"] == f"{where}/tls.key"
+        assert environment["KONG_LUA_SSL_TRUSTED_CERTIFICATE"] == f"system,{where}/ca.crt"
+        assert environment["KONG_NGINX_PROXY_GRPC_SSL_VERIFY"] == "on"
+        assert environment["KONG_NGINX_PROXY_GRPC_SSL_TRUSTED_CERTIFICATE"] == f"{where}/ca.crt"
+    # Kong sees what was exported for it, never the volume with the keys that sign.
+    assert kong["volumes"] == ["kong:/var/lib/kong:ro"]
 
 
 def test_kong_may_load_the_json_module(objects: list[dict[str, Any]]) -> None:
@@ -119,6 +139,8 @@ def test_compose_and_dockerfile_agree_on_the_processes() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
     built = {name for name, item in compose["services"].items() if "build" in item}
     assert built == {*OFFSETS, "keys"} - {"worker"}
+    shared = yaml.safe_load((ROOT / "compose.redis.yaml").read_text(encoding="utf-8"))
+    assert shared["services"].keys() - compose["services"].keys() == {"redis"}
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     for name in OFFSETS.keys() - {"worker"}:
         assert name in dockerfile

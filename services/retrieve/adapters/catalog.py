@@ -58,6 +58,7 @@ _DOCUMENT = (
     "id, title, source, metadata, content_hash, format, language, pages, chunks, bytes, "
     "created_at, updated_at, access"
 )
+_BROKEN = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,22 @@ class Catalog:
         """Open or create; ``:memory:`` keeps it for as long as the process lives.
 
         Raises:
-            FailedPrecondition: DATA_TOO_NEW, when a later version of ragmesh wrote it.
+            FailedPrecondition: DATA_TOO_NEW, when a later version of ragmesh wrote it;
+                DATA_UNREADABLE, when it is no database, or a broken one.
         """
         self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorname not in _BROKEN:
+                raise
+            raise FailedPrecondition(
+                "DATA_UNREADABLE",
+                f"The index's catalogue {path} cannot be read ({error}); restore it from a "
+                f"backup, or move {Path(path).parent} away and ingest again.",
+            ) from error
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -109,9 +123,17 @@ class Catalog:
             )
         self._db.execute("PRAGMA secure_delete = ON")
         if found == 1:
-            self._db.execute("ALTER TABLE documents ADD COLUMN access TEXT NOT NULL DEFAULT '[]'")
+            with self.transaction():  # with the version, or a death in between could not go on
+                self._db.execute(
+                    "ALTER TABLE documents ADD COLUMN access TEXT NOT NULL DEFAULT '[]'"
+                )
+                self._db.execute("PRAGMA user_version = 2")
         if found in (1, 2):
-            self._db.execute("ALTER TABLE collections ADD COLUMN profile TEXT NOT NULL DEFAULT ''")
+            with self.transaction():
+                self._db.execute(
+                    "ALTER TABLE collections ADD COLUMN profile TEXT NOT NULL DEFAULT ''"
+                )
+                self._db.execute("PRAGMA user_version = 3")
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
@@ -130,7 +152,8 @@ class Catalog:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite ends it by itself where the disk is full
+                self._db.execute("ROLLBACK")
             raise
 
     def next_version(self) -> int:

@@ -11,10 +11,12 @@ import hashlib
 import itertools
 import logging
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from services.retrieve.access import id_taken, may_read
@@ -57,6 +59,8 @@ from services.retrieve.ports import (
 from services.runtime.errors import NotFound, PermissionDenied, Unavailable
 
 log = logging.getLogger(__name__)
+
+LEAST_FREE_BYTES = 8 * 1024 * 1024
 
 MAX_SEEN = 1000
 """Callers whose view of a collection is kept summed up."""
@@ -132,8 +136,20 @@ class Index:
     """The operations of a store over an engine of points; each public method is one of `Store`."""
 
     def __init__(
-        self, catalog: Catalog, shards: Shards, now: Callable[[], float] = time.time
+        self,
+        catalog: Catalog,
+        shards: Shards,
+        *,
+        root: Path | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """Args:
+        catalog: what exists.
+        shards: the engine.
+        root: the folder that both write to; None for memory.
+        now: the clock.
+        """
+        self._root = root
         self._catalog = catalog
         self._shards = shards
         self._now = now
@@ -150,6 +166,11 @@ class Index:
 
     def close_idle(self, seconds: float) -> None:
         self._shards.close_idle(seconds)
+
+    def disk_is_full(self) -> bool:
+        """Whether a write can have failed for want of space; engines do not say why one fails."""
+        root = self._root
+        return root is not None and shutil.disk_usage(root).free < LEAST_FREE_BYTES
 
     # Collections
 
@@ -239,6 +260,7 @@ class Index:
     def delete_document(self, key: CollectionKey, document_id: str, attributes: Attributes) -> int:
         state = self._state(key)
         version, document, languages = self._current(state, document_id, attributes)
+        self._shard(state)  # what an earlier process left is removed before this joins it
         with self._catalog.transaction():
             self._catalog.remove(state.row.id, document_id)
             self._catalog.add_orphans(state.row.id, [(version, document.chunks)])

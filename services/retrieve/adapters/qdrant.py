@@ -59,7 +59,7 @@ def _open(root: Path | None) -> Index:
             f"Another process works in {root}; stop it, or set RAGMESH_DATA or VECTOR_URL to "
             "another folder.",
         ) from error
-    return Index(Catalog(root / "catalog.sqlite"), QdrantShards(client))
+    return Index(Catalog(root / "catalog.sqlite"), QdrantShards(client), root=root)
 
 
 class QdrantShard:

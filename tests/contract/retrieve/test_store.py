@@ -377,3 +377,15 @@ async def test_an_empty_collection_answers_with_nothing(store):
         top_k=1, depth=1, weights=ArmWeights(0, 1), sparse=SparseVector((TERM,), (1.0,))
     )
     assert list(await store.search(KEY, query)) == []
+
+
+async def test_access_lists_open_documents(store):
+    hidden = replace(document("b"), access=("group:eng", "user:alice"))
+    await put(store, document("a"), hidden)
+    for attributes in ((), ("group:ops",), ("group:engineering",), ("user:alic",)):
+        assert await texts(store, attributes=attributes) == expected(document("a"))
+        assert (await store.get_collection(KEY, attributes)).documents == 1
+    for attributes in (("group:eng",), ("user:bob", "user:alice"), ("*",)):
+        assert await texts(store, attributes=attributes) == expected(document("a"), hidden)
+        assert (await store.get_collection(KEY, attributes)).chunks == 6
+    assert (await store.get_document(KEY, "b", ("*",))).access == hidden.access

@@ -1,7 +1,5 @@
 """InferService over a real server and a real stub."""
 
-import asyncio
-
 import grpc
 import pytest
 from google.protobuf.json_format import ParseDict
@@ -21,6 +19,7 @@ from services.infer.settings import InferSettings
 from services.runtime.status import error_from_rpc
 from services.runtime.testing import serve_for_test
 from tests.unit.infer.openai_server import TEXT, openai_server
+from tests.until import until
 
 
 def said(text):
@@ -144,15 +143,15 @@ async def test_a_cancelled_call_aborts_the_engine(mesh):
     assert (await call.read()).HasField("started")
     assert (await call.read()).delta.text == "One"
     call.cancel()
-    await _until(lambda: engine.aborted == 1)
-    await _until(lambda: _count("ragmesh_infer_aborted_total", provider="scripted") == before + 1)
+    await until(lambda: engine.aborted == 1)
+    await until(lambda: _count("ragmesh_infer_aborted_total", provider="scripted") == before + 1)
     assert _count("ragmesh_infer_in_flight", provider="scripted") == 0
 
     server.mode = "silent"
     call = stub.Generate(asked(model="vllm/tiny"))
-    await _until(lambda: server.running == 1)
+    await until(lambda: server.running == 1)
     call.cancel()
-    await _until(lambda: server.running == 0 and server.aborted == 1)
+    await until(lambda: server.running == 0 and server.aborted == 1)
 
 
 async def test_the_callers_deadline_ends_the_engines_work(mesh):
@@ -161,20 +160,20 @@ async def test_the_callers_deadline_ends_the_engines_work(mesh):
         async for _ in stub.Generate(asked(directives={"mode": "hang"}), timeout=0.2):
             pass
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await _until(lambda: engine.started == engine.finished + engine.aborted == 1)
+    await until(lambda: engine.started == engine.finished + engine.aborted == 1)
 
 
 async def test_overload_is_shed_with_a_delay(mesh):
     stub, engine, _ = mesh
     calls = [stub.Generate(asked(directives={"mode": "hang"})) for _ in range(2)]
-    await _until(lambda: engine.started == 2)
+    await until(lambda: engine.started == 2)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         _ = [event async for event in stub.Generate(asked())]
     error = error_from_rpc(caught.value)
     assert (error.code, error.reason, error.retry_after) == ("UNAVAILABLE", "ENGINE_OVERLOADED", 1)
     for call in calls:
         call.cancel()
-    await _until(lambda: engine.aborted == 2)
+    await until(lambda: engine.aborted == 2)
 
 
 async def test_models_and_facts(mesh):
@@ -193,7 +192,7 @@ async def test_outcomes_are_counted(mesh):
     before = _count("ragmesh_infer_requests_total", provider="scripted", outcome="ok")
     tokens = _count("ragmesh_infer_tokens_total", provider="scripted", kind="completion")
     _ = [event async for event in stub.Generate(asked())]
-    await _until(
+    await until(
         lambda: _count("ragmesh_infer_requests_total", provider="scripted", outcome="ok") > before
     )
     assert _count("ragmesh_infer_tokens_total", provider="scripted", kind="completion") > tokens
@@ -201,9 +200,3 @@ async def test_outcomes_are_counted(mesh):
 
 def _count(name, **labels):
     return METRICS.get_sample_value(name, labels) or 0.0
-
-
-async def _until(condition):
-    async with asyncio.timeout(3):
-        while not condition():  # noqa: ASYNC110 - the state lies in a server, not in a coroutine
-            await asyncio.sleep(0.01)

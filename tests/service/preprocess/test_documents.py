@@ -19,6 +19,7 @@ from services.runtime.status import error_from_rpc
 from services.text.normalize import normalize
 from tests.service.preprocess.client import Stub, process
 from tests.service.preprocess.conftest import Serve
+from tests.until import until
 
 MARKDOWN = (
     "# 手引き\n\n## 経費\n\n経費は翌月5日までに申請してください。\n\n- ﾎﾟｰﾄは8000番\n".encode()
@@ -52,6 +53,13 @@ def worker_pids() -> set[int]:
         for grandchild in child.children()
         if grandchild.status() != psutil.STATUS_ZOMBIE
     }
+
+
+async def busy_worker() -> int:
+    """The parser process, once it has worked for a moment: a fresh one has used no time yet."""
+    (pid,) = worker_pids()
+    await until(lambda: psutil.Process(pid).cpu_times().user > 0.2)
+    return pid
 
 
 async def test_a_document_comes_back_as_chunks(serve: Serve) -> None:
@@ -167,9 +175,7 @@ async def test_a_killed_worker_is_one_clear_error(serve: Serve) -> None:
     deep = b"<div>" * 60_000 + b"text" + b"</div>" * 60_000
     async with serve() as stub:
         work = asyncio.create_task(refused(stub, "deep.html", deep))
-        await asyncio.sleep(0.5)
-        (pid,) = worker_pids()
-        os.kill(pid, signal.SIGSEGV)
+        os.kill(await busy_worker(), signal.SIGSEGV)
         error = await work
         assert error.reason == "UNREADABLE_DOCUMENT"
         assert "deep.html" in error.message
@@ -177,7 +183,7 @@ async def test_a_killed_worker_is_one_clear_error(serve: Serve) -> None:
         # One that dies while it is idle costs nobody anything.
         (pid,) = worker_pids()
         os.kill(pid, signal.SIGKILL)
-        await asyncio.sleep(0.2)
+        await until(lambda: pid not in worker_pids())
         assert (await process(stub, "a.txt", b"Hello.")).chunks
     assert not worker_pids()
 
@@ -186,12 +192,12 @@ async def test_a_caller_who_leaves_stops_the_work(serve: Serve) -> None:
     deep = b"<div>" * 60_000 + b"text" + b"</div>" * 60_000
     async with serve() as stub:
         work = asyncio.create_task(process(stub, "deep.html", deep))
-        await asyncio.sleep(0.5)
-        (before,) = worker_pids()
+        before = await busy_worker()
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
-        answer = await asyncio.wait_for(process(stub, "a.txt", b"Hello."), 2.0)
+        # The document's own time, of minutes, would not be over yet.
+        answer = await asyncio.wait_for(process(stub, "a.txt", b"Hello."), 30.0)
         assert answer.chunks
         assert worker_pids() != {before}, "its worker was ended"
 
@@ -216,13 +222,13 @@ async def test_more_documents_than_places_are_shed(serve: Serve) -> None:
 
 
 async def eventually_served(stub: Stub) -> bool:
-    """Whether a place is free within a second."""
-    for _ in range(50):
-        try:
-            return bool((await process(stub, "b.txt", b"Hello.")).chunks)
-        except grpc.aio.AioRpcError:
-            await asyncio.sleep(0.02)
-    return False
+    """Whether a place comes free."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return bool((await process(stub, "b.txt", b"Hello.")).chunks)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_silent_upload_gives_its_place_back(serve: Serve) -> None:
@@ -241,15 +247,14 @@ async def test_documents_are_parsed_side_by_side_and_the_loop_stays_free(serve: 
     text = ("これは長い文書の一文です。" * 40_000).encode()
     async with serve(parse_workers=2) as stub:
         many = asyncio.gather(*(process(stub, f"{name}.txt", text) for name in "abcd"))
-        slowest = 0.0
+        answered = 0
         while not many.done():
-            begin = asyncio.get_running_loop().time()
             await stub.GetServerInfo(pb.GetServerInfoRequest())
-            slowest = max(slowest, asyncio.get_running_loop().time() - begin)
+            answered += 1
             await asyncio.sleep(0.02)
         answers = await many
     assert all(answer.chunks == answers[0].chunks for answer in answers)
-    assert slowest < 1.0
+    assert answered > 2 * len(answers), "a loop that waits answers once a document at most"
 
 
 async def test_server_info(serve: Serve) -> None:

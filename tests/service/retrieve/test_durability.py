@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 
 from services.retrieve.adapters.edge import client
 from services.retrieve.adapters.edge.client import EdgeStore
-from services.retrieve.adapters.edge.engine import open_index
+from services.retrieve.adapters.edge.engine import _carry_out, open_index
 from services.runtime.errors import FailedPrecondition, Unavailable
 from tests.contract.retrieve.stores import (
     KEY,
@@ -142,6 +143,33 @@ async def test_orphans_of_a_killed_engine_leave_the_shard(tmp_path):
         index.close()
 
 
+async def next_engine(store: EdgeStore, killed: int, seconds: float = 10.0) -> None:
+    """Wait until another engine works."""
+    end = time.monotonic() + seconds
+    while store.process_id in (None, killed):
+        assert time.monotonic() < end, "no engine came back"
+        await asyncio.sleep(0.02)
+
+
+async def test_the_first_call_after_a_kill_may_be_a_deletion(tmp_path):
+    store = EdgeStore("", tmp_path)
+    await store.start()
+    try:
+        await store.create_collection(collection(), 10)
+        await put(store, document("a"), document("b"))
+        torn = document("c", chunks=4)
+        await store.stage(KEY, [("token", torn)], chunks_of("token", torn))
+        killed = store.process_id
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await gone(killed)
+        await next_engine(store, killed)
+        assert await store.delete_document(KEY, "b") == 3
+        assert await texts(store) == expected(document("a"))
+    finally:
+        await store.aclose()
+
+
 async def test_searches_are_answered_while_documents_are_written(tmp_path):
     store = EdgeStore("", tmp_path)
     await store.start()
@@ -197,6 +225,38 @@ async def test_availability_tells_of_long_outages_only(tmp_path, monkeypatch):
     finally:
         watching.cancel()
         await store.aclose()
+
+
+async def test_a_broken_catalogue_is_told_by_name(tmp_path):
+    (tmp_path / "retrieve").mkdir()
+    catalogue = tmp_path / "retrieve" / "catalog.sqlite"
+    catalogue.write_text("this is no database\n" * 300)
+    store = EdgeStore("", tmp_path)
+    try:
+        with pytest.raises(FailedPrecondition) as caught:
+            await store.start()
+    finally:
+        await store.aclose()
+    assert caught.value.reason == "DATA_UNREADABLE"
+    assert str(catalogue) in caught.value.message
+
+
+def test_a_full_disk_is_told_and_got_over(tmp_path, monkeypatch):
+    index = open_index(tmp_path / "retrieve", 4)
+    database = index._catalog._db
+    big = replace(collection(), description="x" * 100_000)
+    call = (1, "create_collection", (big, 10))
+    try:
+        database.execute("PRAGMA max_page_count = 1")  # the least: what it has
+        assert _carry_out(index, call)[2].reason == "ENGINE_FAILED"
+        monkeypatch.setattr("services.retrieve.adapters.index.LEAST_FREE_BYTES", 1 << 60)
+        failure = _carry_out(index, call)[2]
+        assert (failure.code, failure.reason) == ("UNAVAILABLE", "ENGINE_UNAVAILABLE")
+        assert not database.in_transaction
+        database.execute("PRAGMA max_page_count = 1000000")
+        assert _carry_out(index, call)[1] is True
+    finally:
+        index.close()
 
 
 async def test_two_services_do_not_share_a_folder(tmp_path):

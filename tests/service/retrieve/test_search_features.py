@@ -25,7 +25,8 @@ DOCUMENTS = [
              "The fox crosses the frozen river."]),
     ("copy", ["Red foxes hunt mice at night."]),
     ("bear", ["Brown bears catch salmon in the river.", "Bears sleep all winter long."]),
-    ("tokyo", ["東京都の人口は約一千四百万人です。面積は広くありません。", "ﾄｳｷｮｳ タワーは港区にあります。"]),
+    ("tokyo", ["東京都の人口は約一千四百万人です。面積は広くありません。",
+               "ﾄｳｷｮｳ タワーは港区にあります。"]),
 ]  # fmt: skip
 
 

@@ -41,6 +41,19 @@ def test_every_command_has_help_with_an_example() -> None:
     assert "rotate" in run("keys", "--help")
 
 
+def test_a_data_directory_that_cannot_be_made_is_told_on_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for data in (file, file / "below"):
+        monkeypatch.setenv("RAGMESH_DATA", str(data))
+        result = runner.invoke(app, ["up"])
+        assert result.exit_code == 1
+        [line] = result.stderr.replace("\n", " ").strip().split("  ")
+        assert line.replace(" ", "").startswith(f"{data}:".replace(" ", "")), line
+
+
 def test_messages_are_whole_in_both_languages() -> None:
     class Anything(dict):
         def __missing__(self, key: str) -> float:
@@ -209,15 +222,18 @@ def test_a_journal_tells_errors_and_last_words(tmp_path: Path) -> None:
 
 
 def api_over(
-    settings: CommandSettings, *answers: httpx.Response
+    settings: CommandSettings, *answers: httpx.Response | httpx.HTTPError
 ) -> tuple[Api, list[httpx.Request]]:
-    """An Api whose server gives these answers in turn."""
+    """An Api whose server gives these answers, or does not answer, in turn."""
     seen: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         request.read()
         seen.append(request)
-        return answers[min(len(seen), len(answers)) - 1]
+        given = answers[min(len(seen), len(answers)) - 1]
+        if isinstance(given, httpx.HTTPError):
+            raise given
+        return given
 
     prepare(settings)
     return Api(settings, transport=httpx.MockTransport(answer)), seen
@@ -229,6 +245,20 @@ def test_what_passes_is_tried_again(settings: CommandSettings) -> None:
     assert api.call_again("GET", "/v1/models") == {"ok": 1}
     assert len(seen) == 3
     assert seen[0].headers["authorization"].startswith("Bearer ey")
+
+
+def test_a_silent_mesh_is_waited_for_only_when_it_has_answered_before(
+    settings: CommandSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.api.time.sleep", lambda _seconds: None)
+    silent, fine = httpx.ConnectError("refused"), httpx.Response(200, json={"ok": 1})
+    api, seen = api_over(settings, silent, fine)
+    with pytest.raises(ApiError, match="No mesh answers"):
+        api.call_again("GET", "/v1/models")
+    assert len(seen) == 1
+    api, seen = api_over(settings, fine, silent, silent, fine)
+    assert api.call_again("GET", "/v1/models") == api.call_again("GET", "/v1/models")
+    assert len(seen) == 4
 
 
 def test_what_does_not_pass_is_told_at_once(settings: CommandSettings) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.utils import base64url_encode
 
 from gateway.auth import Authenticator, Principal, tenant_id_of
-from services.runtime.errors import FailedPrecondition, PermissionDenied, Unauthenticated
+from services.runtime.errors import FailedPrecondition, NotFound, PermissionDenied, Unauthenticated
 from tests.unit.gateway_auth.conftest import NOW, Door
 
 
@@ -31,8 +31,9 @@ def test_a_good_token_speaks_for_its_tenant(door: Door) -> None:
     principal = door.authenticator().authenticate(f"Bearer {door.token(jti='t1')}")
     expected = hashlib.sha256(b'["local","acme"]').hexdigest()
     assert principal == Principal(
-        "local", "acme", expected, "user", frozenset({"chat"}), "t1", NOW + 600
-    )
+        "local", "acme", expected, "user", frozenset({"chat"}), "t1", NOW + 600,
+        attributes=("user:user",),
+    )  # fmt: skip
     principal.require("chat")
     with pytest.raises(PermissionDenied) as caught:
         principal.require("chat", "tasks")
@@ -296,3 +297,59 @@ def test_hs256_only_from_a_configured_secret(door: Door) -> None:
     assert refusal(door.authenticator(secret=secret), other)[1] == "Invalid 'iss'"
     with pytest.raises(FailedPrecondition, match="SECRET_KEY_TOO_SHORT"):
         door.authenticator(secret="changeme")
+
+
+def test_a_setting_shortens_the_longest_life(door: Door) -> None:
+    gate = door.authenticator(max_lifetime=300)
+    gate.authenticate(f"Bearer {door.token(exp=int(NOW) + 300)}")
+    assert refusal(gate, door.token())[1] == "exp: exceeds maximum allowed expiration"
+
+
+def test_models_of_the_consumer_bound_those_of_the_token(door: Door) -> None:
+    gate = door.authenticator()
+    assert gate.authenticate(f"Bearer {door.token()}").models is None
+    assert gate.authenticate(f"Bearer {door.token(models='a b/c')}").models == frozenset(
+        {"a", "b/c"}
+    )
+    assert gate.authenticate(f"Bearer {door.token(models=[])}").models == frozenset()
+    named = ["default", "openai/gpt-4", "a,b"]
+    door.kid = door.keyring.create("narrow", tenants=["acme"], scopes=["chat"], models=named)
+    gate = door.authenticator()
+    principal = gate.authenticate(f"Bearer {door.token(iss='narrow')}")
+    assert principal.models == frozenset(named)
+    principal.require_model("openai/gpt-4")
+    with pytest.raises(PermissionDenied, match="MODEL_NOT_ALLOWED"):
+        principal.require_model("openai/gpt-5")
+    fewer = gate.authenticate(f"Bearer {door.token(iss='narrow', models=['default'])}")
+    assert fewer.models == frozenset({"default"})
+    for wider in (["default", "openai/gpt-5"], "*", ["Default"], "openai%2Fgpt-4"):
+        with pytest.raises(PermissionDenied, match="MODEL_NOT_ALLOWED"):
+            gate.authenticate(f"Bearer {door.token(iss='narrow', models=wider)}")
+
+
+@pytest.mark.parametrize("models", [7, None, True, {"default": 1}, [7], [""], [["default"]]])
+def test_models_of_a_wrong_type_are_refused(door: Door, models: Any) -> None:
+    token = door.signed(json.dumps(door.claims(models=models)))
+    assert refusal(door.authenticator(), token)[1] == "models: must be a list of names"
+
+
+def test_a_key_made_this_moment_is_known_at_once(door: Door) -> None:
+    gate = door.authenticator(check_interval=3600)
+    door.kid = door.keyring.rotate("local")
+    gate.authenticate(f"Bearer {door.token()}")
+
+
+def test_a_key_on_standby_verifies_and_does_not_sign(door: Door) -> None:
+    first, standby = door.kid, door.keyring.rotate("local", standby=True)
+
+    def signer() -> str:
+        token = door.keyring.issue(consumer="local", subject="user", scopes=["chat"])
+        return str(jwt.get_unverified_header(token)["kid"])
+
+    assert signer() == first
+    door.kid = standby
+    door.authenticator().authenticate(f"Bearer {door.token()}")
+    door.keyring.promote(standby)
+    assert signer() == standby
+    with pytest.raises(NotFound, match="KEY_NOT_FOUND"):
+        door.keyring.promote("nothing")

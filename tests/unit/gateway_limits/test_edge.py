@@ -126,6 +126,7 @@ def test_a_jwt_plugin_guards_the_routes_it_is_bound_to(place):
 
 def test_the_file_of_this_repository_can_be_enforced():
     edge = read_edge(REPOSITORY / "gateway" / "kong" / "kong.yml")
+    chosen = []
     for route, grpc in (
         (edge.route("POST", "/v1/query"), False),
         (edge.route("POST", "/ragmesh.gateway.v1.RagService/Query", grpc=True), True),
@@ -135,10 +136,12 @@ def test_the_file_of_this_repository_can_be_enforced():
         plugin = edge.plugin(route, "local", grpc=grpc)
         assert plugin is not None
         assert plugin.limits
+        chosen.append(plugin)
     health = edge.route("GET", "/health/live")
     assert health is not None
     assert not health.needs_token
-    assert edge.plugin(health, None) is None
+    # One plugin stands for all routes, so that a consumer has one count over REST and gRPC.
+    assert [edge.plugin(health, None)] * 2 == chosen
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 import json
 import random
 import re
-import time
 import unicodedata
 
 import pytest
@@ -104,11 +103,10 @@ def test_lines_are_unwrapped_and_endless_ones_cut():
     assert list(sentences_of("- one two.\n- three four.")) == ["one two.", "three four."]
 
 
-def test_a_megabyte_takes_no_more_than_seconds():
+def test_a_megabyte_is_read():
+    # A quadratic scan would run into the suite's time-out.
     text = "あいうえお漢字の文章です。" * 80_000
-    start = time.perf_counter()
-    answer("漢字の文章は何ですか", (Passage(1, text),))
-    assert time.perf_counter() - start < 10
+    assert answer("漢字の文章は何ですか", (Passage(1, text),))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from services.infer.ports import (
     text_message,
 )
 from services.runtime.errors import DeadlineExceeded, Internal, NotFound, Unavailable
+from tests.until import until
 
 CHAT = GenerateRequest(messages=(text_message(Role.USER, "hi"),))
 
@@ -136,7 +137,8 @@ async def test_more_than_the_queue_holds_is_shed():
     engine = ScriptedEngine(Script(mode="hang", after=0, text="x"))
     inference = mesh(engine, limit=1, queue=1)
     waiting = [asyncio.ensure_future(run(inference, CHAT)) for _ in range(2)]
-    await asyncio.sleep(0.05)
+    admission = inference.default.admission
+    await until(lambda: (admission.running, admission.waiting) == (1, 1))
     with pytest.raises(Unavailable) as caught:
         await run(inference, CHAT)
     assert caught.value.reason == "ENGINE_OVERLOADED"
@@ -144,7 +146,6 @@ async def test_more_than_the_queue_holds_is_shed():
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    admission = inference.default.admission
     assert (admission.running, admission.waiting) == (0, 0)
     assert (engine.started, engine.aborted) == (1, 1)
 
@@ -152,7 +153,7 @@ async def test_more_than_the_queue_holds_is_shed():
 async def test_waiting_for_a_slot_ends_at_the_deadline():
     inference = mesh(ScriptedEngine(Script(mode="hang", after=0, text="x")), limit=1)
     first = asyncio.ensure_future(run(inference, CHAT))
-    await asyncio.sleep(0.05)
+    await until(lambda: inference.default.admission.running)
     late = GenerateRequest(messages=CHAT.messages, timeout=0.05)
     with pytest.raises(DeadlineExceeded):
         await run(inference, late)

@@ -1,5 +1,4 @@
 import asyncio
-import time
 
 import pytest
 
@@ -152,11 +151,8 @@ async def test_long_work_leaves_the_event_loop_free():
             ticks += 1
 
     ticker = asyncio.ensure_future(tick())
-    start = time.perf_counter()
     _ = [event async for event in ExtractiveEngine().generate(request)]
-    elapsed = time.perf_counter() - start
     ticker.cancel()
-    assert elapsed < 15
     assert ticks > 3
 
 

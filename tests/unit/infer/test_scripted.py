@@ -17,6 +17,7 @@ from services.infer.ports import (
 )
 from services.infer.settings import InferSettings
 from services.runtime.errors import InvalidArgument, ResourceExhausted, Unavailable
+from tests.until import until
 
 
 def request(stream=True, **directives):
@@ -63,7 +64,7 @@ async def test_failures():
 async def test_a_hang_ends_by_cancel():
     engine = ScriptedEngine(Script("a b c"))
     task = asyncio.ensure_future(run(engine, request(mode="hang")))
-    await asyncio.sleep(0.02)
+    await until(lambda: engine.started)
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

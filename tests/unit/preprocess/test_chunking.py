@@ -1,6 +1,5 @@
 """Chunks: nothing lost, order kept, budgets held, offsets right."""
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -209,13 +208,11 @@ def test_a_decomposed_character_is_not_cut_apart() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["あ" * 3_000_000, "word " * 600_000, "x" * 3_000_000, "文です。" * 750_000, " " * 3_000_000],
+    ["あ" * 1_000_000, "word " * 200_000, "x" * 1_000_000, "文です。" * 250_000, " " * 1_000_000],
     ids=["kana", "words", "one-word", "sentences", "blank"],
 )
-@pytest.mark.slow
-def test_three_megabytes_in_one_line_are_cut_in_linear_time(text: str) -> None:
-    begin = time.perf_counter()
+def test_a_million_characters_in_one_line_are_cut(text: str) -> None:
+    # A quadratic scan would run into the suite's time-out.
     chunks = cut_text(text, Block(0, len(text)), max_tokens=200)
-    assert time.perf_counter() - begin < 60
     assert all(chunk.tokens <= 200 and len(chunk.text) <= 4_000 for chunk in chunks)
     assert bool(chunks) == bool(text.strip())

@@ -24,7 +24,7 @@ from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
 from services.retrieve.adapters.edge.shards import Shards
 from services.retrieve.adapters.index import Index
-from services.runtime.errors import FailedPrecondition, Internal, RagmeshError
+from services.runtime.errors import FailedPrecondition, Internal, RagmeshError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ def main(arguments: Sequence[str]) -> None:
 def open_index(root: Path, open_shards: int) -> Index:
     """The index of a data folder, which it makes where there is none."""
     (root / "shards").mkdir(parents=True, exist_ok=True)
-    return Index(Catalog(root / "catalog.sqlite"), Shards(root / "shards", open_shards))
+    shards = Shards(root / "shards", open_shards)
+    return Index(Catalog(root / "catalog.sqlite"), shards, root=root)
 
 
 def _work(index: Index, calls: Calls, link: socket.socket) -> None:
@@ -139,6 +140,9 @@ def _carry_out(index: Index, call: Call) -> tuple[int, bool, Any]:
         return number, False, error
     except Exception:
         log.exception("a call of the engine failed: %s", method)
+        if index.disk_is_full():
+            full = "There is no space left for the index."
+            return number, False, Unavailable("ENGINE_UNAVAILABLE", full, retry_after=30.0)
         return number, False, Internal("ENGINE_FAILED", "The engine failed.")
 
 

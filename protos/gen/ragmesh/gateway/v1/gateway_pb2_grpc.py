@@ -29,9 +29,16 @@ class RagServiceStub:
     """The whole mesh for callers that speak gRPC: the same pipeline as the REST routes. Every call
     carries `authorization: Bearer <JWT>` in its metadata; the service verifies it itself.
 
-    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED;
-    PERMISSION_DENIED SCOPE_MISSING, TENANT_NOT_ALLOWED (a retry cannot help); UNAVAILABLE
-    SERVICE_UNAVAILABLE (safe to retry where the call is idempotent); DEADLINE_EXCEEDED.
+    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED;
+    PERMISSION_DENIED SCOPE_MISSING, SCOPE_NOT_ALLOWED, TENANT_NOT_ALLOWED, MODEL_NOT_ALLOWED;
+    RESOURCE_EXHAUSTED REQUEST_TOO_LARGE (a retry cannot help); RESOURCE_EXHAUSTED
+    RATE_LIMIT_EXCEEDED (safe to retry after the delay it names); UNAVAILABLE SERVICE_UNAVAILABLE,
+    STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
+    call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
+
+    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
+    TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
 
     def __init__(self, channel):
@@ -121,16 +128,24 @@ class RagServiceServicer:
     """The whole mesh for callers that speak gRPC: the same pipeline as the REST routes. Every call
     carries `authorization: Bearer <JWT>` in its metadata; the service verifies it itself.
 
-    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED;
-    PERMISSION_DENIED SCOPE_MISSING, TENANT_NOT_ALLOWED (a retry cannot help); UNAVAILABLE
-    SERVICE_UNAVAILABLE (safe to retry where the call is idempotent); DEADLINE_EXCEEDED.
+    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED;
+    PERMISSION_DENIED SCOPE_MISSING, SCOPE_NOT_ALLOWED, TENANT_NOT_ALLOWED, MODEL_NOT_ALLOWED;
+    RESOURCE_EXHAUSTED REQUEST_TOO_LARGE (a retry cannot help); RESOURCE_EXHAUSTED
+    RATE_LIMIT_EXCEEDED (safe to retry after the delay it names); UNAVAILABLE SERVICE_UNAVAILABLE,
+    STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
+    call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
+
+    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
+    TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
 
     def Query(self, request, context):
         """Answers a question from a collection.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG; NOT_FOUND COLLECTION_NOT_FOUND,
-        MODEL_NOT_FOUND (a retry cannot help); and those of InferService.Generate.
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, COLLECTION_REQUIRED, TOP_K_OUT_OF_RANGE;
+        NOT_FOUND COLLECTION_NOT_FOUND, MODEL_NOT_FOUND (a retry cannot help); and those of
+        RetrieveService.Search and InferService.Generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +164,8 @@ class RagServiceServicer:
     def Search(self, request, context):
         """Searches a collection.
 
-        Errors: as RetrieveService.Search.
+        Errors: INVALID_ARGUMENT COLLECTION_REQUIRED (a retry cannot help); and those of
+        RetrieveService.Search.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,7 +174,7 @@ class RagServiceServicer:
     def Chat(self, request, context):
         """Continues a chat, piece by piece. With `retrieval` it answers from a collection.
 
-        Errors: as InferService.Generate and RetrieveService.Search.
+        Errors: as InferService.Generate and, with `retrieval`, as Query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,8 +240,11 @@ class RagServiceServicer:
         bytes in frames of 64 KiB. All are parsed before any is indexed; one bad document refuses the
         call and is named.
 
-        Errors: as PreprocessService.ProcessDocument and RetrieveService.IndexDocuments. Safe to
-        repeat: the same bytes under the same id change nothing.
+        Errors: INVALID_ARGUMENT FRAME_ORDER, FILE_REQUIRED, DOCUMENT_ID_INVALID, DOCUMENT_ID_REPEATED,
+        METADATA_TOO_LARGE, NESTED_TOO_DEEPLY; RESOURCE_EXHAUSTED TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE
+        (a retry cannot help); UNAVAILABLE INGEST_INCOMPLETE (safe to retry); and those of
+        PreprocessService.ProcessDocument and RetrieveService.IndexDocuments. Safe to repeat: the same
+        bytes under the same id change nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -357,9 +376,16 @@ class RagService:
     """The whole mesh for callers that speak gRPC: the same pipeline as the REST routes. Every call
     carries `authorization: Bearer <JWT>` in its metadata; the service verifies it itself.
 
-    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED;
-    PERMISSION_DENIED SCOPE_MISSING, TENANT_NOT_ALLOWED (a retry cannot help); UNAVAILABLE
-    SERVICE_UNAVAILABLE (safe to retry where the call is idempotent); DEADLINE_EXCEEDED.
+    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED;
+    PERMISSION_DENIED SCOPE_MISSING, SCOPE_NOT_ALLOWED, TENANT_NOT_ALLOWED, MODEL_NOT_ALLOWED;
+    RESOURCE_EXHAUSTED REQUEST_TOO_LARGE (a retry cannot help); RESOURCE_EXHAUSTED
+    RATE_LIMIT_EXCEEDED (safe to retry after the delay it names); UNAVAILABLE SERVICE_UNAVAILABLE,
+    STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
+    call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
+
+    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
+    TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
 
     @staticmethod

@@ -16,17 +16,25 @@ class RagServiceStub:
     """The whole mesh for callers that speak gRPC: the same pipeline as the REST routes. Every call
     carries `authorization: Bearer <JWT>` in its metadata; the service verifies it itself.
 
-    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED;
-    PERMISSION_DENIED SCOPE_MISSING, TENANT_NOT_ALLOWED (a retry cannot help); UNAVAILABLE
-    SERVICE_UNAVAILABLE (safe to retry where the call is idempotent); DEADLINE_EXCEEDED.
+    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED;
+    PERMISSION_DENIED SCOPE_MISSING, SCOPE_NOT_ALLOWED, TENANT_NOT_ALLOWED, MODEL_NOT_ALLOWED;
+    RESOURCE_EXHAUSTED REQUEST_TOO_LARGE (a retry cannot help); RESOURCE_EXHAUSTED
+    RATE_LIMIT_EXCEEDED (safe to retry after the delay it names); UNAVAILABLE SERVICE_UNAVAILABLE,
+    STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
+    call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
+
+    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
+    TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Query: _aio.UnaryUnaryMultiCallable[_gateway_pb2.QueryRequest, _gateway_pb2.QueryResponse]
     """Answers a question from a collection.
 
-    Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG; NOT_FOUND COLLECTION_NOT_FOUND,
-    MODEL_NOT_FOUND (a retry cannot help); and those of InferService.Generate.
+    Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, COLLECTION_REQUIRED, TOP_K_OUT_OF_RANGE;
+    NOT_FOUND COLLECTION_NOT_FOUND, MODEL_NOT_FOUND (a retry cannot help); and those of
+    RetrieveService.Search and InferService.Generate.
     """
     StreamQuery: _aio.UnaryStreamMultiCallable[_gateway_pb2.StreamQueryRequest, _gateway_pb2.StreamQueryResponse]
     """Answers a question from a collection, piece by piece: `sources` first, then deltas, then the
@@ -37,12 +45,13 @@ class RagServiceStub:
     Search: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SearchRequest, _gateway_pb2.SearchResponse]
     """Searches a collection.
 
-    Errors: as RetrieveService.Search.
+    Errors: INVALID_ARGUMENT COLLECTION_REQUIRED (a retry cannot help); and those of
+    RetrieveService.Search.
     """
     Chat: _aio.UnaryStreamMultiCallable[_gateway_pb2.ChatRequest, _gateway_pb2.ChatResponse]
     """Continues a chat, piece by piece. With `retrieval` it answers from a collection.
 
-    Errors: as InferService.Generate and RetrieveService.Search.
+    Errors: as InferService.Generate and, with `retrieval`, as Query.
     """
     Embed: _aio.UnaryUnaryMultiCallable[_gateway_pb2.EmbedRequest, _gateway_pb2.EmbedResponse]
     """Embeds texts.
@@ -80,8 +89,11 @@ class RagServiceStub:
     bytes in frames of 64 KiB. All are parsed before any is indexed; one bad document refuses the
     call and is named.
 
-    Errors: as PreprocessService.ProcessDocument and RetrieveService.IndexDocuments. Safe to
-    repeat: the same bytes under the same id change nothing.
+    Errors: INVALID_ARGUMENT FRAME_ORDER, FILE_REQUIRED, DOCUMENT_ID_INVALID, DOCUMENT_ID_REPEATED,
+    METADATA_TOO_LARGE, NESTED_TOO_DEEPLY; RESOURCE_EXHAUSTED TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE
+    (a retry cannot help); UNAVAILABLE INGEST_INCOMPLETE (safe to retry); and those of
+    PreprocessService.ProcessDocument and RetrieveService.IndexDocuments. Safe to repeat: the same
+    bytes under the same id change nothing.
     """
     GetDocument: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetDocumentRequest, _gateway_pb2.GetDocumentResponse]
     """Returns a document's facts.
@@ -108,9 +120,16 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
     """The whole mesh for callers that speak gRPC: the same pipeline as the REST routes. Every call
     carries `authorization: Bearer <JWT>` in its metadata; the service verifies it itself.
 
-    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED;
-    PERMISSION_DENIED SCOPE_MISSING, TENANT_NOT_ALLOWED (a retry cannot help); UNAVAILABLE
-    SERVICE_UNAVAILABLE (safe to retry where the call is idempotent); DEADLINE_EXCEEDED.
+    Every call may end with UNAUTHENTICATED TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED;
+    PERMISSION_DENIED SCOPE_MISSING, SCOPE_NOT_ALLOWED, TENANT_NOT_ALLOWED, MODEL_NOT_ALLOWED;
+    RESOURCE_EXHAUSTED REQUEST_TOO_LARGE (a retry cannot help); RESOURCE_EXHAUSTED
+    RATE_LIMIT_EXCEEDED (safe to retry after the delay it names); UNAVAILABLE SERVICE_UNAVAILABLE,
+    STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
+    call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
+
+    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
+    TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
 
     @_abc_1.abstractmethod
@@ -121,8 +140,9 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_gateway_pb2.QueryResponse]:
         """Answers a question from a collection.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG; NOT_FOUND COLLECTION_NOT_FOUND,
-        MODEL_NOT_FOUND (a retry cannot help); and those of InferService.Generate.
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, COLLECTION_REQUIRED, TOP_K_OUT_OF_RANGE;
+        NOT_FOUND COLLECTION_NOT_FOUND, MODEL_NOT_FOUND (a retry cannot help); and those of
+        RetrieveService.Search and InferService.Generate.
         """
 
     @_abc_1.abstractmethod
@@ -145,7 +165,8 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_gateway_pb2.SearchResponse]:
         """Searches a collection.
 
-        Errors: as RetrieveService.Search.
+        Errors: INVALID_ARGUMENT COLLECTION_REQUIRED (a retry cannot help); and those of
+        RetrieveService.Search.
         """
 
     @_abc_1.abstractmethod
@@ -156,7 +177,7 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_gateway_pb2.ChatResponse]:
         """Continues a chat, piece by piece. With `retrieval` it answers from a collection.
 
-        Errors: as InferService.Generate and RetrieveService.Search.
+        Errors: as InferService.Generate and, with `retrieval`, as Query.
         """
 
     @_abc_1.abstractmethod
@@ -236,8 +257,11 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         bytes in frames of 64 KiB. All are parsed before any is indexed; one bad document refuses the
         call and is named.
 
-        Errors: as PreprocessService.ProcessDocument and RetrieveService.IndexDocuments. Safe to
-        repeat: the same bytes under the same id change nothing.
+        Errors: INVALID_ARGUMENT FRAME_ORDER, FILE_REQUIRED, DOCUMENT_ID_INVALID, DOCUMENT_ID_REPEATED,
+        METADATA_TOO_LARGE, NESTED_TOO_DEEPLY; RESOURCE_EXHAUSTED TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE
+        (a retry cannot help); UNAVAILABLE INGEST_INCOMPLETE (safe to retry); and those of
+        PreprocessService.ProcessDocument and RetrieveService.IndexDocuments. Safe to repeat: the same
+        bytes under the same id change nothing.
         """
 
     @_abc_1.abstractmethod

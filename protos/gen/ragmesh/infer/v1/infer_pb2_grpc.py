@@ -28,6 +28,10 @@ if _version_not_supported:
 class InferServiceStub:
     """Generates text, whichever engine does it. It renders and packs the prompt, because it knows the
     engine's template, tokenizer and context length.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def __init__(self, channel):
@@ -56,6 +60,10 @@ class InferServiceStub:
 class InferServiceServicer:
     """Generates text, whichever engine does it. It renders and packs the prompt, because it knows the
     engine's template, tokenizer and context length.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def Generate(self, request, context):
@@ -63,11 +71,12 @@ class InferServiceServicer:
         one `usage`. A caller that wants one answer joins the deltas. Cancelling the call aborts the
         engine's request at once. The deadline is the caller's budget: past it the engine's work ends.
 
-        Errors: INVALID_ARGUMENT MESSAGES_EMPTY, PARAMETER_INVALID, PARAMETER_UNSUPPORTED,
+        Errors: INVALID_ARGUMENT MESSAGES_EMPTY, TEXT_EMPTY, PARAMETER_INVALID, PARAMETER_UNSUPPORTED,
         CONTEXT_LENGTH_EXCEEDED; NOT_FOUND MODEL_NOT_FOUND; FAILED_PRECONDITION
         ENGINE_AUTHENTICATION_FAILED (a retry cannot help); RESOURCE_EXHAUSTED ENGINE_RATE_LIMITED,
         UNAVAILABLE ENGINE_UNAVAILABLE, ENGINE_OVERLOADED (safe to retry after the delay they name,
-        when no delta has come yet); DEADLINE_EXCEEDED ENGINE_TIMEOUT; INTERNAL ENGINE_BAD_ANSWER.
+        when no delta has come yet); DEADLINE_EXCEEDED ENGINE_TIMEOUT, INTERNAL ENGINE_BAD_ANSWER (a
+        retry may help, and costs another generation).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +129,10 @@ def add_InferServiceServicer_to_server(servicer, server):
 class InferService:
     """Generates text, whichever engine does it. It renders and packs the prompt, because it knows the
     engine's template, tokenizer and context length.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     @staticmethod

@@ -15,6 +15,10 @@ GRPC_VERSION: str
 class InferServiceStub:
     """Generates text, whichever engine does it. It renders and packs the prompt, because it knows the
     engine's template, tokenizer and context length.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -23,11 +27,12 @@ class InferServiceStub:
     one `usage`. A caller that wants one answer joins the deltas. Cancelling the call aborts the
     engine's request at once. The deadline is the caller's budget: past it the engine's work ends.
 
-    Errors: INVALID_ARGUMENT MESSAGES_EMPTY, PARAMETER_INVALID, PARAMETER_UNSUPPORTED,
+    Errors: INVALID_ARGUMENT MESSAGES_EMPTY, TEXT_EMPTY, PARAMETER_INVALID, PARAMETER_UNSUPPORTED,
     CONTEXT_LENGTH_EXCEEDED; NOT_FOUND MODEL_NOT_FOUND; FAILED_PRECONDITION
     ENGINE_AUTHENTICATION_FAILED (a retry cannot help); RESOURCE_EXHAUSTED ENGINE_RATE_LIMITED,
     UNAVAILABLE ENGINE_UNAVAILABLE, ENGINE_OVERLOADED (safe to retry after the delay they name,
-    when no delta has come yet); DEADLINE_EXCEEDED ENGINE_TIMEOUT; INTERNAL ENGINE_BAD_ANSWER.
+    when no delta has come yet); DEADLINE_EXCEEDED ENGINE_TIMEOUT, INTERNAL ENGINE_BAD_ANSWER (a
+    retry may help, and costs another generation).
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_infer_pb2.ListModelsRequest, _infer_pb2.ListModelsResponse]
     """Lists aliases and models.
@@ -43,6 +48,10 @@ class InferServiceStub:
 class InferServiceServicer(metaclass=_abc_1.ABCMeta):
     """Generates text, whichever engine does it. It renders and packs the prompt, because it knows the
     engine's template, tokenizer and context length.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     @_abc_1.abstractmethod
@@ -55,11 +64,12 @@ class InferServiceServicer(metaclass=_abc_1.ABCMeta):
         one `usage`. A caller that wants one answer joins the deltas. Cancelling the call aborts the
         engine's request at once. The deadline is the caller's budget: past it the engine's work ends.
 
-        Errors: INVALID_ARGUMENT MESSAGES_EMPTY, PARAMETER_INVALID, PARAMETER_UNSUPPORTED,
+        Errors: INVALID_ARGUMENT MESSAGES_EMPTY, TEXT_EMPTY, PARAMETER_INVALID, PARAMETER_UNSUPPORTED,
         CONTEXT_LENGTH_EXCEEDED; NOT_FOUND MODEL_NOT_FOUND; FAILED_PRECONDITION
         ENGINE_AUTHENTICATION_FAILED (a retry cannot help); RESOURCE_EXHAUSTED ENGINE_RATE_LIMITED,
         UNAVAILABLE ENGINE_UNAVAILABLE, ENGINE_OVERLOADED (safe to retry after the delay they name,
-        when no delta has come yet); DEADLINE_EXCEEDED ENGINE_TIMEOUT; INTERNAL ENGINE_BAD_ANSWER.
+        when no delta has come yet); DEADLINE_EXCEEDED ENGINE_TIMEOUT, INTERNAL ENGINE_BAD_ANSWER (a
+        retry may help, and costs another generation).
         """
 
     @_abc_1.abstractmethod

@@ -28,6 +28,10 @@ if _version_not_supported:
 class PostprocessServiceStub:
     """Turns what a model wrote into an answer that can be trusted: citations, confidence, format.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def __init__(self, channel):
@@ -51,12 +55,17 @@ class PostprocessServiceStub:
 class PostprocessServiceServicer:
     """Turns what a model wrote into an answer that can be trusted: citations, confidence, format.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def ProcessAnswer(self, request, context):
         """Resolves the markers of an answer into citations and says how well the passages support it.
 
-        Errors: INVALID_ARGUMENT ANSWER_TOO_LONG, FORMAT_UNKNOWN (a retry cannot help). Safe to retry.
+        Errors: INVALID_ARGUMENT ANSWER_TOO_LONG, FORMAT_UNKNOWN, SUPPORT_MALFORMED, when a row of
+        semantic support does not have a figure for each passage (a retry cannot help). Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +104,10 @@ def add_PostprocessServiceServicer_to_server(servicer, server):
 class PostprocessService:
     """Turns what a model wrote into an answer that can be trusted: citations, confidence, format.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     @staticmethod

@@ -15,13 +15,18 @@ GRPC_VERSION: str
 class PostprocessServiceStub:
     """Turns what a model wrote into an answer that can be trusted: citations, confidence, format.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ProcessAnswer: _aio.UnaryUnaryMultiCallable[_postprocess_pb2.ProcessAnswerRequest, _postprocess_pb2.ProcessAnswerResponse]
     """Resolves the markers of an answer into citations and says how well the passages support it.
 
-    Errors: INVALID_ARGUMENT ANSWER_TOO_LONG, FORMAT_UNKNOWN (a retry cannot help). Safe to retry.
+    Errors: INVALID_ARGUMENT ANSWER_TOO_LONG, FORMAT_UNKNOWN, SUPPORT_MALFORMED, when a row of
+    semantic support does not have a figure for each passage (a retry cannot help). Safe to retry.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_postprocess_pb2.GetServerInfoRequest, _postprocess_pb2.GetServerInfoResponse]
     """Says which version runs and which back-ends it uses.
@@ -32,6 +37,10 @@ class PostprocessServiceStub:
 class PostprocessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns what a model wrote into an answer that can be trusted: citations, confidence, format.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     @_abc_1.abstractmethod
@@ -42,7 +51,8 @@ class PostprocessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_postprocess_pb2.ProcessAnswerResponse]:
         """Resolves the markers of an answer into citations and says how well the passages support it.
 
-        Errors: INVALID_ARGUMENT ANSWER_TOO_LONG, FORMAT_UNKNOWN (a retry cannot help). Safe to retry.
+        Errors: INVALID_ARGUMENT ANSWER_TOO_LONG, FORMAT_UNKNOWN, SUPPORT_MALFORMED, when a row of
+        semantic support does not have a figure for each passage (a retry cannot help). Safe to retry.
         """
 
     @_abc_1.abstractmethod

@@ -28,6 +28,10 @@ if _version_not_supported:
 class PreprocessServiceStub:
     """Turns raw documents into clean chunks and raw questions into questions that stand alone.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def __init__(self, channel):
@@ -56,6 +60,10 @@ class PreprocessServiceStub:
 class PreprocessServiceServicer:
     """Turns raw documents into clean chunks and raw questions into questions that stand alone.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def ProcessDocument(self, request_iterator, context):
@@ -69,7 +77,8 @@ class PreprocessServiceServicer:
         Errors: INVALID_ARGUMENT EMPTY_DOCUMENT, UNREADABLE_DOCUMENT, ENCRYPTED_DOCUMENT,
         UNSUPPORTED_FORMAT, INVALID_CHUNKING, TOKENIZER_INVALID (a retry cannot help);
         RESOURCE_EXHAUSTED DOCUMENT_TOO_LARGE, PARSE_LIMIT (memory or time; a retry cannot help);
-        UNAVAILABLE PARSER_BUSY (safe to retry).
+        UNAVAILABLE PARSER_BUSY, DEADLINE_EXCEEDED UPLOAD_STALLED, when the client paused for too long
+        (safe to retry).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,7 +88,7 @@ class PreprocessServiceServicer:
         """Cleans a query, detects its language and, in a conversation, makes it stand alone: by rules
         where they suffice, else it asks the caller for a rewrite by a model.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG (a retry cannot help).
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG (a retry cannot help). Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +132,10 @@ def add_PreprocessServiceServicer_to_server(servicer, server):
 class PreprocessService:
     """Turns raw documents into clean chunks and raw questions into questions that stand alone.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     @staticmethod

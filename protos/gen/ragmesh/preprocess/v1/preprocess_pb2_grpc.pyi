@@ -15,6 +15,10 @@ GRPC_VERSION: str
 class PreprocessServiceStub:
     """Turns raw documents into clean chunks and raw questions into questions that stand alone.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -29,13 +33,14 @@ class PreprocessServiceStub:
     Errors: INVALID_ARGUMENT EMPTY_DOCUMENT, UNREADABLE_DOCUMENT, ENCRYPTED_DOCUMENT,
     UNSUPPORTED_FORMAT, INVALID_CHUNKING, TOKENIZER_INVALID (a retry cannot help);
     RESOURCE_EXHAUSTED DOCUMENT_TOO_LARGE, PARSE_LIMIT (memory or time; a retry cannot help);
-    UNAVAILABLE PARSER_BUSY (safe to retry).
+    UNAVAILABLE PARSER_BUSY, DEADLINE_EXCEEDED UPLOAD_STALLED, when the client paused for too long
+    (safe to retry).
     """
     PlanQuery: _aio.UnaryUnaryMultiCallable[_preprocess_pb2.PlanQueryRequest, _preprocess_pb2.PlanQueryResponse]
     """Cleans a query, detects its language and, in a conversation, makes it stand alone: by rules
     where they suffice, else it asks the caller for a rewrite by a model.
 
-    Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG (a retry cannot help).
+    Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG (a retry cannot help). Safe to retry.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_preprocess_pb2.GetServerInfoRequest, _preprocess_pb2.GetServerInfoResponse]
     """Says which version runs and which back-ends it uses.
@@ -46,6 +51,10 @@ class PreprocessServiceStub:
 class PreprocessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns raw documents into clean chunks and raw questions into questions that stand alone.
     It keeps no state: every answer depends on the request alone.
+
+    Every call may end with INVALID_ARGUMENT TENANT_MALFORMED, ATTRIBUTES_MALFORMED; PERMISSION_DENIED
+    TENANT_NOT_ACCEPTED, where the metadata names a tenant and the caller may not (a retry cannot
+    help); INTERNAL INTERNAL, a fault of the service, without details.
     """
 
     @_abc_1.abstractmethod
@@ -64,7 +73,8 @@ class PreprocessServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT EMPTY_DOCUMENT, UNREADABLE_DOCUMENT, ENCRYPTED_DOCUMENT,
         UNSUPPORTED_FORMAT, INVALID_CHUNKING, TOKENIZER_INVALID (a retry cannot help);
         RESOURCE_EXHAUSTED DOCUMENT_TOO_LARGE, PARSE_LIMIT (memory or time; a retry cannot help);
-        UNAVAILABLE PARSER_BUSY (safe to retry).
+        UNAVAILABLE PARSER_BUSY, DEADLINE_EXCEEDED UPLOAD_STALLED, when the client paused for too long
+        (safe to retry).
         """
 
     @_abc_1.abstractmethod
@@ -76,7 +86,7 @@ class PreprocessServiceServicer(metaclass=_abc_1.ABCMeta):
         """Cleans a query, detects its language and, in a conversation, makes it stand alone: by rules
         where they suffice, else it asks the caller for a rewrite by a model.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG (a retry cannot help).
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG (a retry cannot help). Safe to retry.
         """
 
     @_abc_1.abstractmethod

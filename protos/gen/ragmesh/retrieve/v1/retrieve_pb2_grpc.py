@@ -32,6 +32,11 @@ class RetrieveServiceStub:
     A document may carry an access list. Every call sees only the documents without one and those
     whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
     found, listed, counted or changed, and for this call they do not exist.
+
+    Every call may end with UNAUTHENTICATED TENANT_REQUIRED; INVALID_ARGUMENT TENANT_MALFORMED,
+    ATTRIBUTES_MALFORMED; PERMISSION_DENIED TENANT_NOT_ACCEPTED, where the caller may not name a
+    tenant (a retry cannot help); INTERNAL ENGINE_FAILED, INTERNAL, a fault of the service, without
+    details; UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to retry).
     """
 
     def __init__(self, channel):
@@ -144,6 +149,11 @@ class RetrieveServiceServicer:
     A document may carry an access list. Every call sees only the documents without one and those
     whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
     found, listed, counted or changed, and for this call they do not exist.
+
+    Every call may end with UNAUTHENTICATED TENANT_REQUIRED; INVALID_ARGUMENT TENANT_MALFORMED,
+    ATTRIBUTES_MALFORMED; PERMISSION_DENIED TENANT_NOT_ACCEPTED, where the caller may not name a
+    tenant (a retry cannot help); INTERNAL ENGINE_FAILED, INTERNAL, a fault of the service, without
+    details; UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to retry).
     """
 
     def Search(self, request, context):
@@ -164,8 +174,8 @@ class RetrieveServiceServicer:
         """Embeds texts with the encoder.
 
         Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_INVALID, INPUT_TOO_LONG, TOO_MANY_INPUTS,
-        DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
-        retry after the delay it names).
+        DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); UNAVAILABLE
+        ENCODER_LOADING, RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry after the delay it names).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,7 +194,8 @@ class RetrieveServiceServicer:
     def Score(self, request, context):
         """Scores how close each sentence is to each passage in meaning.
 
-        Errors: INVALID_ARGUMENT INPUT_EMPTY, TOO_MANY_INPUTS (a retry cannot help). Safe to retry.
+        Errors: INVALID_ARGUMENT INPUT_EMPTY, TOO_MANY_INPUTS (a retry cannot help); UNAVAILABLE
+        ENCODER_LOADING, RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry after the delay it names).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -455,6 +466,11 @@ class RetrieveService:
     A document may carry an access list. Every call sees only the documents without one and those
     whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
     found, listed, counted or changed, and for this call they do not exist.
+
+    Every call may end with UNAUTHENTICATED TENANT_REQUIRED; INVALID_ARGUMENT TENANT_MALFORMED,
+    ATTRIBUTES_MALFORMED; PERMISSION_DENIED TENANT_NOT_ACCEPTED, where the caller may not name a
+    tenant (a retry cannot help); INTERNAL ENGINE_FAILED, INTERNAL, a fault of the service, without
+    details; UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to retry).
     """
 
     @staticmethod

@@ -19,6 +19,11 @@ class RetrieveServiceStub:
     A document may carry an access list. Every call sees only the documents without one and those
     whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
     found, listed, counted or changed, and for this call they do not exist.
+
+    Every call may end with UNAUTHENTICATED TENANT_REQUIRED; INVALID_ARGUMENT TENANT_MALFORMED,
+    ATTRIBUTES_MALFORMED; PERMISSION_DENIED TENANT_NOT_ACCEPTED, where the caller may not name a
+    tenant (a retry cannot help); INTERNAL ENGINE_FAILED, INTERNAL, a fault of the service, without
+    details; UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to retry).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -36,8 +41,8 @@ class RetrieveServiceStub:
     """Embeds texts with the encoder.
 
     Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_INVALID, INPUT_TOO_LONG, TOO_MANY_INPUTS,
-    DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
-    retry after the delay it names).
+    DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); UNAVAILABLE
+    ENCODER_LOADING, RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry after the delay it names).
     """
     Rerank: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.RerankRequest, _retrieve_pb2.RerankResponse]
     """Orders documents by their relevance to a query, with a cross-encoder.
@@ -48,7 +53,8 @@ class RetrieveServiceStub:
     Score: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.ScoreRequest, _retrieve_pb2.ScoreResponse]
     """Scores how close each sentence is to each passage in meaning.
 
-    Errors: INVALID_ARGUMENT INPUT_EMPTY, TOO_MANY_INPUTS (a retry cannot help). Safe to retry.
+    Errors: INVALID_ARGUMENT INPUT_EMPTY, TOO_MANY_INPUTS (a retry cannot help); UNAVAILABLE
+    ENCODER_LOADING, RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry after the delay it names).
     """
     IndexDocuments: _aio.StreamStreamMultiCallable[_retrieve_pb2.IndexDocumentsRequest, _retrieve_pb2.IndexDocumentsResponse]
     """Indexes documents that were cut into chunks. The stream opens with a header; each document is
@@ -150,6 +156,11 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     A document may carry an access list. Every call sees only the documents without one and those
     whose list names one of the caller's attributes (metadata `x-ragmesh-attributes`): others are not
     found, listed, counted or changed, and for this call they do not exist.
+
+    Every call may end with UNAUTHENTICATED TENANT_REQUIRED; INVALID_ARGUMENT TENANT_MALFORMED,
+    ATTRIBUTES_MALFORMED; PERMISSION_DENIED TENANT_NOT_ACCEPTED, where the caller may not name a
+    tenant (a retry cannot help); INTERNAL ENGINE_FAILED, INTERNAL, a fault of the service, without
+    details; UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to retry).
     """
 
     @_abc_1.abstractmethod
@@ -177,8 +188,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         """Embeds texts with the encoder.
 
         Errors: INVALID_ARGUMENT INPUT_EMPTY, INPUT_INVALID, INPUT_TOO_LONG, TOO_MANY_INPUTS,
-        DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY (safe to
-        retry after the delay it names).
+        DIMENSIONS_UNSUPPORTED; NOT_FOUND MODEL_NOT_FOUND (a retry cannot help); UNAVAILABLE
+        ENCODER_LOADING, RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry after the delay it names).
         """
 
     @_abc_1.abstractmethod
@@ -201,7 +212,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.ScoreResponse]:
         """Scores how close each sentence is to each passage in meaning.
 
-        Errors: INVALID_ARGUMENT INPUT_EMPTY, TOO_MANY_INPUTS (a retry cannot help). Safe to retry.
+        Errors: INVALID_ARGUMENT INPUT_EMPTY, TOO_MANY_INPUTS (a retry cannot help); UNAVAILABLE
+        ENCODER_LOADING, RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry after the delay it names).
         """
 
     @_abc_1.abstractmethod
