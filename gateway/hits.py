@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.schemas import ChunkView, Metadata
+from gateway.schemas import ChunkView, Metadata, WeightsView
 
 
 class RanksView(BaseModel):
@@ -69,13 +69,6 @@ class HitView(BaseModel):
     highlights: HighlightsView | None = Field(description="With `highlights`.")
     neighbors: NeighborsView | None = Field(description="With `neighbors`.")
     explanation: HitExplanationView | None = Field(description="With `explain`.")
-
-
-class WeightsView(BaseModel):
-    """Weights of the arms, from 0 to 1."""
-
-    dense: float
-    sparse: float
 
 
 class QueryExplanationView(BaseModel):

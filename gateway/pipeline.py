@@ -538,6 +538,7 @@ def _search_request(
         top_k=retrieval.top_k or default_top_k,
         filter=retrieval.filter if retrieval.HasField("filter") else None,
         rerank=retrieval.rerank,
+        weights=retrieval.weights if retrieval.HasField("weights") else None,
         diversity=retrieval.diversity,
         group_by=retrieval.group_by,
         group_size=retrieval.group_size,

@@ -60,11 +60,23 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Weights(Request):
+    """Weights of the arms; only their proportion counts."""
+
+    dense: Annotated[float, Field(ge=0, le=1)]
+    sparse: Annotated[float, Field(ge=0, le=1)]
+
+
 class RetrievalFields(Request):
     """Where to look, and how."""
 
     collection: CollectionName
     mode: Mode = "hybrid"
+    weights: Weights | None = Field(
+        None,
+        description="Weights of the arms of a hybrid search, instead of those that the query and "
+        "the collection's calibration suggest.",
+    )
     rerank: bool = False
     filter: dict[str, Any] | None = Field(None, description="See Filters in docs/api.md.")
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -94,6 +106,7 @@ class RetrievalFields(Request):
             top_k=top_k or 0,
             rerank=self.rerank,
             filter=chosen,
+            weights=retrieve_pb2.ArmWeights(**self.weights.model_dump()) if self.weights else None,
             diversity=self.diversity,
             group_by=GROUPS[self.group_by],
             group_size=self.group_size or 0,
@@ -342,6 +355,35 @@ class EmbeddingView(BaseModel):
     usage: UsageView
 
 
+class WeightsView(BaseModel):
+    """Weights of the arms, from 0 to 1."""
+
+    dense: float
+    sparse: float
+
+
+class LanguageCalibrationView(BaseModel):
+    """What was measured in one language of a collection."""
+
+    language: str
+    weights: WeightsView = Field(description="Of a hybrid search in this language.")
+    questions: int = Field(description="How many of the collection's own questions were asked.")
+    dense: float = Field(description="Mean gain of the dense arm: 1 where it is always right.")
+    sparse: float
+    hybrid: float
+    agreement: float = Field(description="Share of the first ten hits that the arms share.")
+    unknown: float = Field(description="Share of tokens that the encoder does not know.")
+
+
+class CalibrationView(BaseModel):
+    """What was measured with questions that a collection's own chunks pose."""
+
+    chunks: int
+    measured_at: str
+    seconds: float
+    languages: list[LanguageCalibrationView]
+
+
 class CollectionView(BaseModel):
     """A collection's facts."""
 
@@ -355,6 +397,9 @@ class CollectionView(BaseModel):
     documents: int
     chunks: int
     created_at: str | None
+    calibration: CalibrationView | None = Field(
+        description="How the arms are weighed; null while that was not measured."
+    )
 
 
 class CollectionsView(BaseModel):

@@ -153,6 +153,30 @@ def collection(message: retrieve_pb2.Collection) -> View:
         "documents": message.documents,
         "chunks": message.chunks,
         "created_at": moment(message.created_at) if message.HasField("created_at") else None,
+        "calibration": (
+            calibration(message.calibration) if message.HasField("calibration") else None
+        ),
+    }
+
+
+def calibration(message: retrieve_pb2.Calibration) -> View:
+    return {
+        "chunks": message.chunks,
+        "measured_at": moment(message.measured_at),
+        "seconds": message.seconds,
+        "languages": [
+            {
+                "language": one.language,
+                "weights": {"dense": one.weights.dense, "sparse": one.weights.sparse},
+                "questions": one.questions,
+                "dense": one.dense,
+                "sparse": one.sparse,
+                "hybrid": one.hybrid,
+                "agreement": one.agreement,
+                "unknown": one.unknown,
+            }
+            for one in message.languages
+        ],
     }
 
 

@@ -16,12 +16,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Retrieval(_message.Message):
-    __slots__ = ("collection", "mode", "top_k", "rerank", "filter", "diversity", "group_by", "group_size", "min_score", "relevant_only")
+    __slots__ = ("collection", "mode", "top_k", "rerank", "filter", "weights", "diversity", "group_by", "group_size", "min_score", "relevant_only")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     RERANK_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     GROUP_BY_FIELD_NUMBER: _ClassVar[int]
     GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -32,12 +33,13 @@ class Retrieval(_message.Message):
     top_k: int
     rerank: bool
     filter: _filter_pb2.Filter
+    weights: _retrieve_pb2.ArmWeights
     diversity: float
     group_by: _retrieve_pb2.GroupBy
     group_size: int
     min_score: float
     relevant_only: bool
-    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[_retrieve_pb2.SearchMode, str]] = ..., top_k: _Optional[int] = ..., rerank: _Optional[bool] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[_retrieve_pb2.GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[_retrieve_pb2.SearchMode, str]] = ..., top_k: _Optional[int] = ..., rerank: _Optional[bool] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., weights: _Optional[_Union[_retrieve_pb2.ArmWeights, _Mapping]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[_retrieve_pb2.GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
     __slots__ = ("query", "retrieval", "session_id", "model", "sampling")
