@@ -6,7 +6,7 @@ Words: how much of the weight (IDF) of the query's terms it or its document has.
 so it means the same in every collection; terms that a collection does not have weigh most, so a
 question about something else covers little of its own weight. Of questions asked of the collection
 they belong to, the best hit has more than .4 in nine of ten; of questions about something else, in
-one of seven (ADR 0015).
+one of seven (ADR 0016).
 
 Meaning: how much closer it is than unrelated texts are. Cosines of unrelated texts are about 0 with
 one encoder and .7 with another, so the encoder is measured, once, on sentences about different

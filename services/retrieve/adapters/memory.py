@@ -3,6 +3,7 @@
 For tests and for collections of some ten thousand chunks that may be lost.
 """
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ from services.retrieve.ports import (
 )
 from services.runtime.errors import FailedPrecondition
 
+log = logging.getLogger(__name__)
+
 Payload = Mapping[str, Any]
 Predicate = Callable[[int, Payload], bool]
 
@@ -47,6 +50,10 @@ class MemoryStore(InProcessStore):
                 "VECTOR_URL_INVALID", "memory:// keeps nothing, so it takes no path."
             )
         super().__init__("memory", lambda: Index(Catalog(":memory:"), MemoryShards()))
+
+    async def start(self) -> None:
+        await super().start()
+        log.warning("VECTOR_URL is memory://: what is indexed ends with this process")
 
 
 class MemoryShard:
@@ -138,6 +145,9 @@ class MemoryShard:
 
     def terms(self, points: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
         return {one: self._sparse[one].indices for one in points if one in self._sparse}
+
+    def count(self) -> int:
+        return len(self._payloads)
 
     def idf(self, terms: Sequence[int]) -> list[float]:
         counts = [len(self._postings.get(term, ())) for term in terms]

@@ -86,6 +86,9 @@ class Shard(Protocol):
     def terms(self, points: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
         """Ids of the terms of the points that exist."""
 
+    def count(self) -> int:
+        """Points, current or not."""
+
     def idf(self, terms: Sequence[int]) -> list[float]:
         """The weight that `nearest` gives each term; 0 for one that no point has."""
 

@@ -356,8 +356,7 @@ async def test_access_lists_hold_in_every_store(store):
             await store.list_chunks(KEY, "secret", 0, 10, attributes)
         with pytest.raises(PermissionDenied):
             await store.delete_collection(KEY, attributes)
-    for attributes in (("user:alice",), ("*",)):
-        assert await texts(store, attributes=attributes) == expected(secret, document("free"))
+    assert await texts(store, attributes=("*",)) == expected(secret, document("free"))
 
 
 async def test_a_tenant_is_deleted_without_a_trace(store):
@@ -385,7 +384,7 @@ async def test_access_lists_open_documents(store):
     for attributes in ((), ("group:ops",), ("group:engineering",), ("user:alic",)):
         assert await texts(store, attributes=attributes) == expected(document("a"))
         assert (await store.get_collection(KEY, attributes)).documents == 1
-    for attributes in (("group:eng",), ("user:bob", "user:alice"), ("*",)):
-        assert await texts(store, attributes=attributes) == expected(document("a"), hidden)
-        assert (await store.get_collection(KEY, attributes)).chunks == 6
+    for holder in (("group:eng",), ("user:bob", "user:alice"), ("*",)):
+        assert await texts(store, attributes=holder) == expected(document("a"), hidden)
+        assert (await store.get_collection(KEY, holder)).chunks == 6
     assert (await store.get_document(KEY, "b", ("*",))).access == hidden.access

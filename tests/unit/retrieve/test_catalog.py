@@ -4,7 +4,7 @@ import sqlite3
 from collections import Counter
 from pathlib import Path
 
-from services.retrieve.adapters.edge.catalog import FORMAT_VERSION, Catalog
+from services.retrieve.adapters.catalog import FORMAT_VERSION, Catalog
 from services.retrieve.ports import CollectionKey
 from tests.contract.retrieve.stores import collection, document
 
@@ -19,6 +19,7 @@ def test_documents_of_format_1_are_for_everyone(tmp_path: Path) -> None:
     catalog.close()
     with sqlite3.connect(path) as database:
         database.execute("ALTER TABLE documents DROP COLUMN access")
+        database.execute("ALTER TABLE collections DROP COLUMN profile")
         database.execute("PRAGMA user_version = 1")
     database.close()
     catalog = Catalog(path)
