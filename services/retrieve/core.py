@@ -32,6 +32,7 @@ from services.retrieve.ports import (
     EncoderFacts,
     Matrix,
     NewCollection,
+    SparseVector,
     Store,
     StoredChunk,
     StoreQuery,
@@ -62,6 +63,9 @@ MAX_RERANK_TEXTS = 1000
 MAX_CHECKED_DOCUMENTS = 1000
 MAX_DESCRIPTION = 1000
 MIN_CHUNK_TOKENS = 16
+SAME_LANGUAGE = 0.95
+"""Share of a collection in the query's language from which its IDF is taken as it is."""
+LEAST_IDF = 0.01
 SHORT_QUERY = 300
 """Characters of a query that is analysed in the event loop."""
 _NAME = re.compile(r"[^\W_][\w.\-]{0,63}")
@@ -122,7 +126,7 @@ class Retrieval:
         collection = await self.store.get_collection(key, request.attributes)
         self.check_match(collection, dense=request.mode != "sparse")
         measured = self.learning.notice(key, collection).weights
-        plans = [await self._plan(collection, request, query, measured) for query in queries]
+        plans = [await self._plan(key, collection, request, query, measured) for query in queries]
         results = Results(
             store=self.store,
             analyzer=self.analyzer,
@@ -138,6 +142,7 @@ class Retrieval:
 
     async def _plan(
         self,
+        key: CollectionKey,
         collection: Collection,
         request: Search,
         query: str,
@@ -152,6 +157,8 @@ class Retrieval:
             if len(query) <= SHORT_QUERY
             else await asyncio.to_thread(self.analyzer.query, query, language)
         )
+        if request.mode != "dense":
+            sparse = await self._within_language(key, collection, sparse, language)
         dense_languages: tuple[str, ...] | None = None
         if request.mode == "sparse":
             weights = SPARSE_ONLY
@@ -210,6 +217,26 @@ class Retrieval:
             if language in measured and not measured[language].sparse:
                 sparse = "calibration found it to be of no use in this collection"
         return dense, sparse
+
+    async def _within_language(
+        self, key: CollectionKey, collection: Collection, query: SparseVector, language: str
+    ) -> SparseVector:
+        """A query whose terms count as they would among the chunks of its own language.
+
+        The store's IDF is over all chunks. Where most are in other languages, every term looks
+        rare, and the common ones gain most: ln((N + 1) / (n + .5)) for n of N chunks becomes that
+        of a part of them when the logarithm of the part is added.
+        """
+        total = sum(collection.languages.values())
+        part = collection.languages.get(language, 0) / total if total else 0.0
+        if not 0.0 < part < SAME_LANGUAGE or not query.indices:
+            return query
+        weights = await self.store.term_weights(key, query.indices)
+        values = [
+            value * max(idf + math.log(part), LEAST_IDF) / idf if idf > 0 else value
+            for value, idf in zip(query.values, weights, strict=True)
+        ]
+        return SparseVector(query.indices, tuple(values))
 
     async def _weigh(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from services.retrieve.adapters.conditions import translate
+from services.retrieve.adapters.conditions import ACCESS, translate
 from services.retrieve.adapters.points import DENSE, SPARSE, Allowed, payload, point_id
 from services.retrieve.ports import (
     Bounds,
@@ -24,6 +24,10 @@ from services.runtime.errors import DataLoss
 
 log = logging.getLogger(__name__)
 
+_INDEXED = ("language", "document_id", ACCESS)
+"""Fields that whole searches filter by: without an index that reads every payload, 48 ms at 15,000
+points; with one 3 ms."""
+
 
 class Shard:
     """One collection's points."""
@@ -35,6 +39,10 @@ class Shard:
         else:
             path.mkdir(parents=True, exist_ok=True)
             self._edge = edge.EdgeShard.create(str(path), _config(dimensions))
+        for field in _INDEXED:  # nothing happens where the index is there
+            self._edge.update(
+                edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword)
+            )
         self.used = time.monotonic()
 
     def upsert(self, points: Iterable[tuple[int, Document, EncodedChunk]]) -> None:
