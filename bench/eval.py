@@ -325,6 +325,15 @@ async def evaluate_set(
     return rows
 
 
+async def evaluate_sample(address: str, one: RetrievalSet) -> list[Quality]:
+    """One set, in a collection of its own."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        await wait_until_serving(channel)
+        stub = pb_grpc.RetrieveServiceStub(channel)
+        await index(stub, [one], one.name)
+        return await evaluate_set(stub, one, one.name, one.name)
+
+
 async def evaluate(
     address: str, folders: Sequence[Path], limit: int, *, mixed: bool = True
 ) -> list[Quality]:
