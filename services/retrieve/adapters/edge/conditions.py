@@ -17,7 +17,7 @@ from services.retrieve.filters import METADATA_PREFIX, utc_bounds
 from services.retrieve.ports import Chunk, Condition, Document, Filter, Scalar
 
 _METADATA = "metadata"
-_ACCESS = "access"
+ACCESS = "access"
 
 
 def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:
     if chunk.page is not None:
         values["page"] = chunk.page
     if document.access:
-        values[_ACCESS] = list(document.access)
+        values[ACCESS] = list(document.access)
     return values
 
 
@@ -64,8 +64,8 @@ def to_edge(
         match = edge.MatchAny(list(languages))
         must.append(edge.FieldCondition("language", match=match))
     if readable is not None and EVERYTHING not in readable:
-        listed = edge.FieldCondition(_ACCESS, match=edge.MatchAny(list(readable)))
-        free = edge.IsEmptyCondition(_ACCESS)
+        listed = edge.FieldCondition(ACCESS, match=edge.MatchAny(list(readable)))
+        free = edge.IsEmptyCondition(ACCESS)
         must.append(edge.Filter(should=[free, listed] if readable else [free]))
     must_not: list[Any] = [edge.HasIdCondition(set(hidden))] if hidden else []
     return edge.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
