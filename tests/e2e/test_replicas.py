@@ -46,6 +46,9 @@ class Replicas:
             "RAGMESH_DATA": str(self.data),
             "RAGMESH_METRICS_BASE": "0",
             "RAGMESH_REDIS_URL": redis.url,
+            # A Redis that is slow to answer is taken for gone, and counts are then each gateway's
+            # own; on a busy machine that must not happen here.
+            "RAGMESH_LIMIT_REDIS_TIMEOUT": "5",
             "RAGMESH_TENANT_REQUESTS_PER_MINUTE": str(LIMIT),
         }
         self.command("keys", "init")
