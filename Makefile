@@ -49,6 +49,10 @@ eval: .venv/.stamp-dev ## measure retrieval quality over ../shared/data and EVAL
 bench: .venv/.stamp ## measure what verifying and limiting cost beside a bare request; ARGS="--redis URL"
 	@$(BIN)/python -m bench.limits $(ARGS)
 
+.PHONY: soak
+soak: .venv/.stamp-dev ## the long counts, of which `make test` runs a sample
+	@SOAK_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_replicas.py $(ARGS)
+
 .PHONY: check
 check: .venv/.stamp-dev ## lint, types, who imports whom, protos
 	$(BIN)/ruff check $(SOURCES)

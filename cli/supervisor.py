@@ -29,6 +29,8 @@ STABLE_AFTER = 60.0
 """Seconds of life after which a process's next death counts as its first."""
 TOKEN_RENEWAL = 86400.0
 _LOG_INTERVAL = 0.5
+_UMASK = 0o077
+"""Of the processes: indexes and sessions hold what users wrote, so only their owner reads them."""
 _KILL_MARGIN = 3.0
 
 # -P keeps the working directory off the module path: a folder called `services` in it must not be
@@ -145,6 +147,7 @@ class Supervisor:
                 stderr=file,
                 # A session of its own: Ctrl-C reaches the supervisor alone, which keeps the order.
                 start_new_session=True,
+                umask=_UMASK,
             )
         self._children[name] = child
         state = self._state.processes[name]

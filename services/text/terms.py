@@ -1,6 +1,7 @@
 """Content terms: what two texts must share to be about the same thing."""
 
 import re
+import threading
 from functools import lru_cache
 from importlib.resources import files
 
@@ -16,7 +17,16 @@ _RUN = re.compile(
     r"|(?P<other>[^\W\d_]+|\d+)"
 )
 _PART = re.compile(r"[a-z]+|\d+")
-_STEMMER = snowballstemmer.stemmer("english")
+
+
+class _Stemmers(threading.local):
+    """One stemmer a thread: it keeps the word in itself, and ingest counts terms in threads."""
+
+    def __init__(self) -> None:
+        self.english = snowballstemmer.stemmer("english")
+
+
+_STEMMERS = _Stemmers()
 
 
 def _words_of(name: str) -> frozenset[str]:
@@ -32,7 +42,7 @@ _MIN_HIRAGANA = 2
 
 @lru_cache(maxsize=65_536)
 def _stem(word: str) -> str:
-    return str(_STEMMER.stemWord(word))
+    return str(_STEMMERS.english.stemWord(word))
 
 
 def content_terms(text: str) -> list[str]:

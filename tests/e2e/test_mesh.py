@@ -80,6 +80,12 @@ def test_five_processes_answer_health_and_reflection(mesh: Mesh) -> None:
             assert {service, "grpc.health.v1.Health"} <= listed
 
 
+def test_only_the_owner_reads_what_users_wrote(mesh: Mesh) -> None:
+    stores = [*mesh.data.glob("gateway.db*"), *(mesh.data / "retrieve").rglob("*")]
+    assert len(stores) > 3
+    assert not [path for path in stores if path.stat().st_mode & 0o077]
+
+
 def test_documents_come_in_by_both_ways_and_once(mesh: Mesh) -> None:
     mesh.collection("ways")
     path = "/v1/collections/ways/documents"

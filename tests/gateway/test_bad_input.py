@@ -183,7 +183,7 @@ async def test_forms(gateway):
 
 async def test_routes(gateway):
     client = gateway.client
-    for path in ("/v1/tasks", "/v1/usage", "/v1/admin/config", "/nothing", "/v1/query/"):
+    for path in ("/v1/tasks", "/v1/admin/config", "/nothing", "/v1/query/"):
         response = await client.get(path)
         assert response.status_code == 404, path
         assert response.json()["error"]["code"] == "route_not_found"

@@ -10,6 +10,7 @@ import pytest
 from services.retrieve.adapters import STORES
 from services.retrieve.ports import (
     ArmWeights,
+    Attributes,
     Bounds,
     CollectionKey,
     Condition,
@@ -381,10 +382,12 @@ async def test_an_empty_collection_answers_with_nothing(store):
 async def test_access_lists_open_documents(store):
     hidden = replace(document("b"), access=("group:eng", "user:alice"))
     await put(store, document("a"), hidden)
-    for attributes in ((), ("group:ops",), ("group:engineering",), ("user:alic",)):
+    outside: list[Attributes] = [(), ("group:ops",), ("group:engineering",), ("user:alic",)]
+    for attributes in outside:
         assert await texts(store, attributes=attributes) == expected(document("a"))
         assert (await store.get_collection(KEY, attributes)).documents == 1
-    for holder in (("group:eng",), ("user:bob", "user:alice"), ("*",)):
-        assert await texts(store, attributes=holder) == expected(document("a"), hidden)
-        assert (await store.get_collection(KEY, holder)).chunks == 6
+    inside: list[Attributes] = [("group:eng",), ("user:bob", "user:alice"), ("*",)]
+    for attributes in inside:
+        assert await texts(store, attributes=attributes) == expected(document("a"), hidden)
+        assert (await store.get_collection(KEY, attributes)).chunks == 6
     assert (await store.get_document(KEY, "b", ("*",))).access == hidden.access

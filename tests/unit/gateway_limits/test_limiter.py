@@ -12,7 +12,8 @@ from gateway.auth import Principal
 from gateway.limits.limiter import Limiter
 from gateway.limits.settings import LimitSettings
 from services.runtime.errors import ResourceExhausted
-from tests.unit.gateway_limits.conftest import NOON, Clock, RedisServer
+from tests.redis_server import RedisServer
+from tests.unit.gateway_limits.conftest import NOON, Clock
 
 
 def principal(consumer: str = "local", tenant: str = "acme") -> Principal:

@@ -17,12 +17,12 @@ from gateway.limits.shared import SharedLedger
 from gateway.limits.tokens import TokenLimit, TokenMeter, TokensExceeded
 from services.runtime.errors import FailedPrecondition
 from tests.conftest import REPOSITORY
+from tests.redis_server import RedisServer
 from tests.unit.gateway_limits.conftest import (
     NOON,
     SCRIPTS,
     Clock,
     MakeReplica,
-    RedisServer,
     eventually,
 )
 

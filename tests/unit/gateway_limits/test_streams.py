@@ -7,7 +7,8 @@ import pytest
 from gateway.limits.link import RedisLink
 from gateway.limits.streams import StreamPlaces
 from services.runtime.errors import ResourceExhausted
-from tests.unit.gateway_limits.conftest import SCRIPTS, MakeReplica, RedisServer, eventually
+from tests.redis_server import RedisServer
+from tests.unit.gateway_limits.conftest import SCRIPTS, MakeReplica, eventually
 
 
 async def outcome(places: StreamPlaces, tenant: str = "t") -> bool:

@@ -1,12 +1,15 @@
 """Normalisation, language, sentences and terms in both languages."""
 
 import itertools
+import sys
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.text import terms
 from services.text.language import detect_language
 from services.text.normalize import normalize
 from services.text.sentences import split_sentences
@@ -111,3 +114,20 @@ def test_content_terms() -> None:
 @given(st.text())
 def test_content_terms_never_fail(text: str) -> None:
     assert all(content_terms(text))
+
+
+RARE_STEMS = [f"{first}{second}r" for first in ("bra", "conn", "dist", "flu") for second in "aeiou"]
+RARE_ENDINGS = ["izational", "fulness", "ousli", "ements", "ingly", "ications", "ed", "ies"]
+
+
+def test_terms_are_the_same_in_many_threads() -> None:
+    words = [f"{stem}{ending}" for stem in RARE_STEMS for ending in RARE_ENDINGS]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(content_terms, words))
+    finally:
+        sys.setswitchinterval(interval)
+    terms._stem.cache_clear()
+    assert found == [content_terms(word) for word in words]
