@@ -4,9 +4,7 @@ A search always finds its nearest chunks, however far they are. Two things speak
 
 Words: how much of the weight (IDF) of the query's terms it or its document has. That is a share,
 so it means the same in every collection; terms that a collection does not have weigh most, so a
-question about something else covers little of its own weight. Of questions asked of the collection
-they belong to, the best hit has more than .4 in nine of ten; of questions about something else, in
-one of seven (ADR 0016).
+question about something else covers little of its own weight (measured in ADR 0016).
 
 Meaning: how much closer it is than unrelated texts are. Cosines of unrelated texts are about 0 with
 one encoder and .7 with another, so the encoder is measured, once, on sentences about different
