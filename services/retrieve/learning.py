@@ -90,7 +90,7 @@ class Learning:
             return False
         if self._failed.get(collection.generation, -1) == collection.all_chunks:
             return False
-        if profile.reweighed is not None or profile.encoder not in ("", collection.encoder):
+        if profile.unfinished or profile.encoder not in ("", collection.encoder):
             return True
         chunks = collection.all_chunks
         return chunks >= FIRST_CHUNKS and not (
@@ -134,20 +134,20 @@ class Learning:
         profile = Profile(
             chunks=collection.all_chunks, encoder=collection.encoder, at=time.time(),
             seconds=round(time.monotonic() - started, 3), averages=averages,
-            reweighed=0 if drifted or before.reweighed is not None else None,
             languages=languages,
         )  # fmt: skip
-        # First the profile, so that what comes in meanwhile is weighed by it; then the rest. A
-        # search in between compares weights that differ by what a length has drifted.
+        if drifted or before.unfinished:
+            # First the averages, so that what comes in meanwhile is weighed by them; then the
+            # rest. A search in between compares weights that differ by what a length has drifted.
+            # Whoever stops before the end begins again.
+            begun = replace(before, averages=averages, unfinished=True, languages=languages)
+            await self._store.set_profile(key, collection.generation, dump(begun))
+            await self._reweigh(key, collection, profile)
         await self._store.set_profile(key, collection.generation, dump(profile))
         log.info(
             "learned from a collection",
-            extra={"chunks": profile.chunks, "seconds": profile.seconds, "reweigh": drifted},
+            extra={"chunks": profile.chunks, "seconds": profile.seconds, "reweighed": drifted},
         )
-        if profile.reweighed is not None:
-            await self._reweigh(key, collection, profile)
-            profile = replace(profile, reweighed=None)
-            await self._store.set_profile(key, collection.generation, dump(profile))
         return profile
 
     def _lengths(self, sample: Sequence[IndexedChunk]) -> dict[str, list[tuple[float, ...]]]:

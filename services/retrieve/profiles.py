@@ -24,8 +24,8 @@ class Profile:
     """How long that took."""
     averages: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """By language, the average length in terms of each of the analyser's fields."""
-    reweighed: int | None = None
-    """The position up to which chunks have been weighed by `averages`; None: all of them."""
+    unfinished: bool = False
+    """Whether some chunks are still to be weighed by `averages`."""
     languages: Mapping[str, Calibration] = field(default_factory=dict)
 
     @property

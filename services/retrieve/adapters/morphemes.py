@@ -3,7 +3,7 @@
 Japanese is cut into Sudachi's short units (mode A) in their normalised form, so that サーバ is
 サーバー and 附属 is 付属, without particles and auxiliaries. The bigrams of `terms` stay beside
 them at a lower weight: they find what the dictionary cuts differently in question and chunk, such
-as new names (ADR 0013). Everything that is not Japanese is analysed as without a dictionary.
+as new names (ADR 0015). Everything that is not Japanese is analysed as without a dictionary.
 """
 
 import re

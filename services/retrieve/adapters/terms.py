@@ -2,7 +2,7 @@
 
 One vocabulary for every language: a text is analysed script by script, so questions and
 collections may mix languages. Compared with the engine's own analyser in ADR 0004, with morphemes
-in ADR 0013.
+in ADR 0015.
 """
 
 from collections import Counter

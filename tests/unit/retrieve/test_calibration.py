@@ -57,7 +57,7 @@ async def learned(retrieval, chunks=CHUNKS):
     async with asyncio.timeout(20):
         while True:
             profile = parse((await retrieval.store.get_collection(KEY)).profile)
-            if profile.chunks == chunks and profile.reweighed is None:
+            if profile.chunks == chunks and not profile.unfinished:
                 return profile
             await asyncio.sleep(0.01)
 
