@@ -33,6 +33,8 @@ MIN_POOL = 100
 """Candidates to choose from, at least, where not simply the first ones are taken."""
 MAX_POOL = 4000
 """Candidates that are looked through for hits that fit, at most."""
+MAX_DIVERSE = 1000
+"""Candidates that are ordered for diversity, at most: its work grows with their square."""
 _RANK_CONSTANT = 60
 """The k of reciprocal rank fusion (Cormack et al., SIGIR 2009), for the rankings of queries."""
 _SIMULTANEOUS = 8
@@ -111,11 +113,11 @@ class Results:
         size = max(min(size, MAX_POOL), self._top_k)
         while True:
             places = await self._places(size)
-            chosen = await asyncio.to_thread(self._choose, places, wanted)
-            exhausted = len(places) < size or size >= MAX_POOL
-            if not self._picky or exhausted or self._enough(chosen):
+            above = self._above(places)
+            chosen = await asyncio.to_thread(self._choose, above, wanted)
+            if len(above) < size or size >= MAX_POOL or self._enough(chosen):
                 break
-            size = min(4 * size, MAX_POOL)  # the first candidates were too much alike
+            size = min(4 * size, MAX_POOL)  # the first candidates were of few documents
         hits = await asyncio.to_thread(self._hits, chosen, wanted)
         if self._search.neighbors:
             hits = await self._with_neighbors(hits)
@@ -141,11 +143,12 @@ class Results:
                 for plan in self._plans
             )
         )
-        places = (
-            [_Place(one, (rank,)) for rank, one in enumerate(found[0], 1)]
-            if len(found) == 1
-            else _joined(found)
-        )
+        if len(found) > 1:
+            return _joined(found)
+        return [_Place(one, (rank,)) for rank, one in enumerate(found[0], 1)]
+
+    def _above(self, places: Sequence[_Place]) -> Sequence[_Place]:
+        """Those that reach the lowest score."""
         lowest = self._search.min_score
         return [one for one in places if lowest is None or one.candidate.score >= lowest]
 
@@ -177,19 +180,18 @@ class Results:
         if self._search.relevant_only:
             judged = self._relevant(judged, wanted)
         if self._search.diversity > 0 and len(judged) > 1:
-            order = diversify(
-                [one.place.candidate.score for one in judged],
-                self._similarity(judged),
-                self._search.diversity,
-            )
-            judged = [judged[position] for position in order]
+            first, rest = judged[:MAX_DIVERSE], judged[MAX_DIVERSE:]
+            scores = [one.place.candidate.score for one in first]
+            order = diversify(scores, self._similarity(first), self._search.diversity)
+            judged = [*(first[position] for position in order), *rest]
         if self._search.by_document:
             return _grouped(judged, self._top_k, self._search.group_size or 1)
         return judged[: self._top_k]
 
     def _enough(self, chosen: Sequence[_Judged]) -> bool:
-        if not self._search.by_document:
-            return len(chosen) >= self._top_k
+        """Whether more candidates would not help: a relevant one seldom comes after hundreds."""
+        if not self._search.by_document or self._search.relevant_only:
+            return True
         return len({one.place.candidate.chunk.document_id for one in chosen}) >= self._top_k
 
     def _judge(self, place: _Place, wanted: Sequence[QueryTerms]) -> _Judged:
