@@ -286,7 +286,9 @@ class Retrieval:
             raise FailedPrecondition(
                 "ANALYZER_MISMATCH",
                 f"The collection was made with the analyser {collection.analyzer}, and "
-                f"{self.analyzer.id} is running: delete the collection and ingest it again.",
+                f"{self.analyzer.id} is running: set RAGMESH_ANALYZER="
+                f"{collection.analyzer.partition('@')[0]} where that is the same version, or "
+                "delete the collection and ingest it again.",
                 field="collection",
             )
 
