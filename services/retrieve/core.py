@@ -5,26 +5,19 @@ import logging
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from prometheus_client import Histogram
 
 from services.retrieve.encoding import Encoder
 from services.retrieve.filters import check_filter
-from services.retrieve.fusion import (
-    DENSE_ONLY,
-    SPARSE_ONLY,
-    arm_weights,
-    covered_languages,
-)
 from services.retrieve.learning import Learning
 from services.retrieve.pages import make_token, page_size, read_token
+from services.retrieve.planning import Planner
 from services.retrieve.ports import (
     Analyzer,
-    ArmWeights,
     Attributes,
     Collection,
     CollectionKey,
@@ -32,14 +25,12 @@ from services.retrieve.ports import (
     EncoderFacts,
     Matrix,
     NewCollection,
-    SparseVector,
     Store,
     StoredChunk,
-    StoreQuery,
 )
 from services.retrieve.relevance import Scale, measure
-from services.retrieve.results import Plan, Results
-from services.retrieve.searches import Found, Reasons, Search, check_search
+from services.retrieve.results import Results
+from services.retrieve.searches import Found, Search, check_search
 from services.retrieve.tasks import together
 from services.runtime.errors import (
     FailedPrecondition,
@@ -63,11 +54,6 @@ MAX_RERANK_TEXTS = 1000
 MAX_CHECKED_DOCUMENTS = 1000
 MAX_DESCRIPTION = 1000
 MIN_CHUNK_TOKENS = 16
-SAME_LANGUAGE = 0.95
-"""Share of a collection in the query's language from which its IDF is taken as it is."""
-LEAST_IDF = 0.01
-SHORT_QUERY = 300
-"""Characters of a query that is analysed in the event loop."""
 _NAME = re.compile(r"[^\W_][\w.\-]{0,63}")
 
 
@@ -126,7 +112,15 @@ class Retrieval:
         collection = await self.store.get_collection(key, request.attributes)
         self.check_match(collection, dense=request.mode != "sparse")
         measured = self.learning.notice(key, collection).weights
-        plans = [await self._plan(key, collection, request, query, measured) for query in queries]
+        planner = Planner(
+            store=self.store,
+            encoder=self.encoder,
+            analyzer=self.analyzer,
+            key=key,
+            collection=collection,
+            measured=measured,
+        )
+        plans = [await planner.plan(request, query) for query in queries]
         results = Results(
             store=self.store,
             analyzer=self.analyzer,
@@ -139,128 +133,6 @@ class Retrieval:
         )
         with SEARCH_SECONDS.labels(request.mode).time():
             return await results.find()
-
-    async def _plan(
-        self,
-        key: CollectionKey,
-        collection: Collection,
-        request: Search,
-        query: str,
-        measured: Mapping[str, ArmWeights],
-    ) -> Plan:
-        """Vectors and weights of one query; `Results` sets how many candidates it needs."""
-        language = request.language or detect_language(query)
-        dense: bytes | None = None
-        # A short question takes less time than handing it to a thread.
-        sparse = (
-            self.analyzer.query(query, language)
-            if len(query) <= SHORT_QUERY
-            else await asyncio.to_thread(self.analyzer.query, query, language)
-        )
-        if request.mode != "dense":
-            sparse = await self._within_language(key, collection, sparse, language)
-        dense_languages: tuple[str, ...] | None = None
-        if request.mode == "sparse":
-            weights = SPARSE_ONLY
-        elif request.mode == "dense":
-            weights = DENSE_ONLY
-            dense = (await self.encoder.query(query)).dense
-        elif request.weights is not None:
-            weights = request.weights
-            if weights.dense:
-                dense = (await self.encoder.query(query)).dense
-        else:
-            weights, dense, dense_languages = await self._weigh(
-                collection, query, language, measured, has_terms=bool(sparse.indices)
-            )
-        plan = StoreQuery(
-            top_k=1,
-            depth=1,
-            weights=weights,
-            dense=dense if weights.dense else None,
-            sparse=sparse if weights.sparse else None,
-            filter=request.filter,
-            dense_languages=dense_languages,
-            attributes=request.attributes,
-        )
-        left_out = self._left_out(request, collection, language, weights, measured)
-        return Plan(plan, Reasons(query, language, weights, *left_out))
-
-    def _left_out(
-        self,
-        request: Search,
-        collection: Collection,
-        language: str,
-        weights: ArmWeights,
-        measured: Mapping[str, ArmWeights],
-    ) -> tuple[str, str]:
-        """Why the dense and the sparse arm are not asked; empty for one that is."""
-        if request.mode != "hybrid":
-            asked = f"mode is {request.mode}"
-            return ("", asked) if request.mode == "dense" else (asked, "")
-        dense = sparse = ""
-        if request.weights is not None:
-            asked = "the request gives it no weight"
-            return asked if not weights.dense else "", asked if not weights.sparse else ""
-        if not weights.dense:
-            facts = self.encoder.facts
-            if not facts.covers(language):
-                dense = f"the encoder does not represent the query's language, {language}"
-            elif not covered_languages(facts, collection.languages, {}):
-                dense = "the encoder represents none of the collection's languages"
-            elif language in measured:
-                dense = "calibration found it to be of no use in this collection"
-            else:
-                dense = "the encoder's ranking is of no use for this query or collection"
-        if not weights.sparse:
-            sparse = "the query has no terms, only function words"
-            if language in measured and not measured[language].sparse:
-                sparse = "calibration found it to be of no use in this collection"
-        return dense, sparse
-
-    async def _within_language(
-        self, key: CollectionKey, collection: Collection, query: SparseVector, language: str
-    ) -> SparseVector:
-        """A query whose terms count as they would among the chunks of its own language.
-
-        The store's IDF is over all chunks. Where most are in other languages, every term looks
-        rare, and the common ones gain most: ln((N + 1) / (n + .5)) for n of N chunks becomes that
-        of a part of them when the logarithm of the part is added.
-        """
-        total = sum(collection.languages.values())
-        part = collection.languages.get(language, 0) / total if total else 0.0
-        if not 0.0 < part < SAME_LANGUAGE or not query.indices:
-            return query
-        weights = await self.store.term_weights(key, query.indices)
-        values = [
-            value * max(idf + math.log(part), LEAST_IDF) / idf if idf > 0 else value
-            for value, idf in zip(query.values, weights, strict=True)
-        ]
-        return SparseVector(query.indices, tuple(values))
-
-    async def _weigh(
-        self,
-        collection: Collection,
-        query: str,
-        language: str,
-        measured: Mapping[str, ArmWeights],
-        *,
-        has_terms: bool,
-    ) -> tuple[ArmWeights, bytes | None, tuple[str, ...] | None]:
-        """Weights, vector and languages of the dense arm of a hybrid search."""
-        facts, languages = self.encoder.facts, collection.languages
-        weigh = partial(
-            arm_weights, facts, language, collection_languages=languages, has_terms=has_terms,
-            measured=measured,
-        )  # fmt: skip
-        weights = weigh(unknown=0.0)
-        if not weights.dense:
-            return weights, None, None  # not worth encoding
-        encoded = await self.encoder.query(query)
-        weights = weigh(unknown=encoded.unknown)
-        covered = covered_languages(facts, languages, measured)
-        mixed = len(covered) < sum(chunks > 0 for chunks in languages.values())
-        return weights, encoded.dense, covered if mixed else None
 
     async def _scale(self) -> Scale:
         """How the encoder's cosines are to be read; measured when it is first needed."""
