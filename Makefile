@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := services gateway cli protos/generate.py tests
+SOURCES := services gateway cli protos/generate.py bench docs tests
 
 # A recipe that fails leaves no target behind that looks finished.
 .DELETE_ON_ERROR:

@@ -13,6 +13,10 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
         "以前の実行で残った {name}（pid {pid}）を終了しました。",
     ),
     "up.serving": ("Serving after {seconds:.1f} s.", "{seconds:.1f} 秒で稼働しました。"),
+    "up.unavailable": (
+        "Not available yet: {names}. The logs and /health say more; the rest of the mesh works.",
+        "まだ使えないもの: {names}。詳しくはログと /health をご覧ください。ほかは使えます。",
+    ),
     "up.url": ("URL     {url}", "URL     {url}"),
     "up.docs": ("docs    {url}/docs", "説明    {url}/docs"),
     "up.token": ("token   {path}", "トークン {path}"),

@@ -1,4 +1,4 @@
-"""Whether the processes of a mesh answer: grpc.health.v1 on each, and the gateway's readiness."""
+"""Whether the processes of a mesh answer: grpc.health.v1 on each, and the gateway's report."""
 
 import asyncio
 from typing import Any
@@ -28,21 +28,30 @@ async def is_serving(settings: CommandSettings, service: str) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-async def is_ready(base_url: str) -> bool:
-    """Whether the gateway says that questions can be answered."""
-    try:
-        async with httpx.AsyncClient(timeout=PROBE_TIMEOUT, trust_env=False) as client:
-            answer = await client.get(f"{base_url}/health/ready")
-    except httpx.HTTPError:
-        return False
-    return answer.status_code == httpx.codes.OK
+async def reaches_all(base_url: str) -> bool:
+    """Whether every service answers the gateway. A model's server that is not there yet may take
+    minutes: the mesh starts without it."""
+    services = await _reported(base_url)
+    return services is not None and all(found["version"] for found in services.values())
+
+
+async def unavailable(base_url: str) -> list[str]:
+    """The services that the gateway reports as not available."""
+    services = await _reported(base_url) or {}
+    return [name for name, found in services.items() if not found["available"]]
+
+
+async def _reported(base_url: str) -> dict[str, Any] | None:
+    report = await gateway_health(base_url) or {}
+    services = report.get("services")  # absent when something else answers on this port
+    return services if isinstance(services, dict) else None
 
 
 async def wait_serving(settings: CommandSettings, service: str, *, interval: float = 0.25) -> None:
-    """Return when the service serves; the gateway also has to be ready over REST."""
+    """Return when the service serves; the gateway also has to reach the others."""
     while True:
         up = await is_serving(settings, service)
-        if up and (service != "gateway" or await is_ready(settings.base_url)):
+        if up and (service != "gateway" or await reaches_all(settings.base_url)):
             return
         await asyncio.sleep(interval)
 

@@ -234,8 +234,11 @@ def _record(scope: Scope, exchange: Exchange, status: int) -> None:
     seconds = time.perf_counter() - exchange.started
     REQUESTS.labels(method, route, str(status)).inc()
     SECONDS.labels(method, route).observe(seconds)
-    if log.isEnabledFor(logging.INFO):
-        log.info(
+    # Probes come every few seconds and would fill the log.
+    level = logging.DEBUG if route.startswith("/health") else logging.INFO
+    if log.isEnabledFor(level):
+        log.log(
+            level,
             "request",
             extra={
                 "method": method,

@@ -70,8 +70,9 @@ def from_form(form: FormData, settings: GatewaySettings) -> list[Upload]:
     """The form's files with their metadata.
 
     Raises:
-        InvalidArgument: FILE_REQUIRED, UNKNOWN_FIELD, METADATA_INVALID, ACCESS_INVALID.
-        ResourceExhausted: TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE, METADATA_TOO_LARGE.
+        InvalidArgument: FILE_REQUIRED, UNKNOWN_FIELD, METADATA_INVALID, METADATA_TOO_LARGE,
+            ACCESS_INVALID.
+        ResourceExhausted: TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE.
     """
     for name in form:
         if name not in {"file", "metadata"}:
@@ -91,8 +92,8 @@ def from_documents(documents: Sequence[DocumentBody], settings: GatewaySettings)
     """JSON documents, sent on as markdown files named by their ids.
 
     Raises:
-        InvalidArgument: NESTED_TOO_DEEPLY.
-        ResourceExhausted: TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE, METADATA_TOO_LARGE.
+        InvalidArgument: NESTED_TOO_DEEPLY, METADATA_TOO_LARGE.
+        ResourceExhausted: TOO_MANY_DOCUMENTS, DOCUMENT_TOO_LARGE.
     """
     if len(documents) > settings.max_documents:
         raise _too_many(settings)
@@ -188,10 +189,7 @@ def refuse_misplaced_access(metadata: Mapping[str, Any], name: str) -> None:
 
 
 def check_metadata(metadata: Mapping[str, Any], name: str, settings: GatewaySettings) -> None:
-    """Raises:
-    InvalidArgument: NESTED_TOO_DEEPLY.
-    ResourceExhausted: METADATA_TOO_LARGE.
-    """
+    """Raises InvalidArgument: NESTED_TOO_DEEPLY, METADATA_TOO_LARGE."""
     if not metadata:
         return
     check_depth(metadata, name)

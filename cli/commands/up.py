@@ -14,6 +14,7 @@ from cli.bootstrap import LOCAL_CONSUMER, prepare
 from cli.console import Failure, Screen
 from cli.demo import COLLECTION, run_demo
 from cli.options import JsonOption, LangOption, Session, command
+from cli.probes import unavailable
 from cli.settings import CommandSettings
 from cli.state import MeshState, ProcessId, hold_lock, load_state
 from cli.supervisor import START_TIMEOUT, Supervisor, end_leftovers
@@ -77,7 +78,11 @@ async def _stay(session: Session, *, demo: bool) -> None:
             await supervisor.start()
             if not supervisor.stopping.is_set():
                 screen.say("up.serving", style="green", seconds=time.monotonic() - began)
+                missing = await unavailable(settings.base_url)
+                if missing:
+                    screen.note("up.unavailable", names=", ".join(missing))
                 # A thread, so that the processes stay watched; its calls end when the gateway does.
+                demo = demo and not missing
                 shown = await asyncio.to_thread(run_demo, settings, screen) if demo else {}
                 _tell(settings, screen, shown, foreground=True)
                 await supervisor.run()
@@ -114,7 +119,10 @@ def _go_to_background(session: Session, *, demo: bool) -> None:
         said = log.read_text("utf-8", "replace").strip()
         raise Failure(f"The mesh did not start:\n{said}", code="start_failed")
     screen.say("up.serving", style="green", seconds=time.monotonic() - began)
-    shown = run_demo(settings, screen) if demo else {}
+    missing = asyncio.run(unavailable(settings.base_url))
+    if missing:
+        screen.note("up.unavailable", names=", ".join(missing))
+    shown = run_demo(settings, screen) if demo and not missing else {}
     _tell(settings, screen, shown, foreground=False)
 
 

@@ -50,7 +50,8 @@ _CELLS = frozenset({Kind.NUMBER, Kind.TIME, Kind.PLACE})
 _QUESTION_WORDS = frozenset(
     content_terms(
         "what which who where when why how many much tell explain describe please answer question "
-        "name called kind type thing use work need get make do 何 誰 何年 何人 何者 名前 場所 理由 方法 教えて 説明 質問 回答"
+        "name called kind type thing use work need get make do "
+        "何 誰 何年 何人 何者 名前 場所 理由 方法 教えて 説明 質問 回答"
     )
 )
 

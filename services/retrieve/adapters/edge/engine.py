@@ -25,6 +25,7 @@ from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pa
 from services.retrieve.adapters.edge.shards import Shards
 from services.retrieve.adapters.index import Index
 from services.runtime.errors import FailedPrecondition, Internal, RagmeshError, Unavailable
+from services.runtime.logs import configure_logs
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ def main(arguments: Sequence[str]) -> None:
     # Ctrl-C reaches the whole group; the servicer drains first and then closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    # It shares the servicer's stderr, and so its promise: JSON lines without what users wrote.
+    configure_logs("retrieve", "INFO")
     with socket.socket(fileno=int(descriptor)) as link:
         try:
             lock = _own(Path(root))
