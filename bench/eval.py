@@ -304,7 +304,7 @@ def reciprocal_rank(run: Sequence[str], grades: Mapping[str, int], depth: int) -
 
 
 def show(row: Quality) -> None:
-    print(f"{row.set:<28}{row.mode:<10}{row.queries:>8}{row.ndcg_10:>9.4f}{row.recall_100:>8.4f}"
+    print(f"{row.set:<30}{row.mode:<10}{row.queries:>8}{row.ndcg_10:>9.4f}{row.recall_100:>8.4f}"
           f"{row.mrr_10:>8.4f}{row.p50_ms:>8.1f}{row.p99_ms:>8.1f}", flush=True)  # fmt: skip
 
 
@@ -339,7 +339,7 @@ async def evaluate(
 ) -> list[Quality]:
     """Every set in a collection of its own, then all of them in one."""
     rows: list[Quality] = []
-    print(f"{'set':<28}{'mode':<10}{'queries':>8}{'nDCG@10':>9}{'R@100':>8}{'MRR@10':>8}"
+    print(f"{'set':<30}{'mode':<10}{'queries':>8}{'nDCG@10':>9}{'R@100':>8}{'MRR@10':>8}"
           f"{'p50 ms':>8}{'p99 ms':>8}")  # fmt: skip
     async with grpc.aio.insecure_channel(address) as channel:
         await wait_until_serving(channel)

@@ -17,6 +17,8 @@ REASON = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 RAISED_BY_ALL = {"TENANT_MALFORMED", "ATTRIBUTES_MALFORMED", "TENANT_NOT_ACCEPTED"}
 # Told on stderr by a process that cannot start; no caller ever sees them.
 AT_START = {
+    "ANALYZER_UNREADABLE",
+    "VECTOR_URL_INVALID",
     "PARSER_NOT_STARTED",
     "ENCODER_UNREADABLE",
     "DATA_IN_USE",
