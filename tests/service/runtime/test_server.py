@@ -94,7 +94,8 @@ async def test_health_follows_ready_and_drain(
         async with asyncio.timeout(5):
             while True:  # calls are served until the drain's delay is over
                 await send(channel, "Unary", b"hello")
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    # CANCELLED: the call came in just before the server stopped taking calls.
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     assert not task.done()
     assert life.closed == 0  # adapters stay open while a call runs
     life.echo.release.set()
