@@ -16,9 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import error_response, too_large
 from gateway.exchange import Exchange
+from gateway.sse import CUT_KEY, STOPPING
 from services.runtime import traces
 from services.runtime.context import Caller, new_request_id, request_id_or_none, set_caller
-from services.runtime.errors import Internal, RagmeshError, Unavailable
+from services.runtime.errors import Internal, RagmeshError
 from services.runtime.version import VERSION
 
 log = logging.getLogger("gateway.access")
@@ -83,11 +84,12 @@ class RequestFrame:
             await self._app(scope, receive, framed)
         except asyncio.CancelledError:
             # A client that left does not come here: this is a drain whose time is up.
-            if status:
+            if not status:
+                await error_response(STOPPING)(scope, receive, framed)
+            elif last := scope.get(CUT_KEY):
+                await framed({"type": "http.response.body", "body": last, "more_body": False})
+            else:
                 raise  # half an answer is out: the server cuts the connection
-            await error_response(
-                Unavailable("SERVICE_UNAVAILABLE", "The gateway is stopping.", retry_after=1.0)
-            )(scope, receive, framed)
         except Exception:
             log.exception("request failed unexpectedly", extra={"route": route_of(scope)})
             if status:

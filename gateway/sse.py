@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import error_object
-from services.runtime.errors import Internal, RagmeshError
+from services.runtime.errors import Internal, RagmeshError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,9 @@ OPEN_STREAMS = Gauge("ragmesh_gateway_streams_open", "SSE streams being sent now
 
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keep-alive\n\n"
+CUT_KEY = "ragmesh.cut"
+"""Of an ASGI scope: the bytes that a stream ends with when the gateway has to stop under it."""
+STOPPING = Unavailable("SERVICE_UNAVAILABLE", "The gateway is stopping.", retry_after=1.0)
 
 
 def data(payload: Any) -> bytes:
@@ -41,7 +44,13 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, first: bytes, events: AsyncGenerator[bytes, None], *, route: str, keepalive: float
+        self,
+        first: bytes,
+        events: AsyncGenerator[bytes, None],
+        *,
+        route: str,
+        keepalive: float,
+        named: bool,
     ) -> None:
         super().__init__(
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
@@ -53,10 +62,12 @@ class EventStream(Response):
         self._events = events
         self._route = route
         self._keepalive = keepalive
+        self._named = named
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
+        scope[CUT_KEY] = _failure(STOPPING, named=self._named)
         end = "cancelled"
         OPEN_STREAMS.inc()
         keepalive = asyncio.create_task(self._keep_alive(send, loop))
@@ -95,24 +106,25 @@ class EventStream(Response):
 
 
 async def stream(
-    events: AsyncGenerator[bytes, None], *, route: str, keepalive: float
+    events: AsyncGenerator[bytes, None], *, route: str, keepalive: float, named: bool = False
 ) -> EventStream:
     """Await the first event, so that a failure before it still has a status of its own.
+
+    Args:
+        events: spelled events; a failure after the first becomes the error object, and the stream
+            ends.
+        route: the route's template, for metrics.
+        keepalive: seconds of silence before a comment.
+        named: call that last event ``error``, for streams whose events have names.
 
     Raises:
         RagmeshError: what the events raised before the first.
     """
-    return EventStream(await anext(events), events, route=route, keepalive=keepalive)
+    told = _told(events, named=named)
+    return EventStream(await anext(told), told, route=route, keepalive=keepalive, named=named)
 
 
-async def told(
-    events: AsyncGenerator[bytes, None], *, named: bool = False
-) -> AsyncGenerator[bytes, None]:
-    """The events; a failure after the first becomes the error object, and the stream ends.
-
-    Args:
-        named: call that last event ``error``, for streams whose events have names.
-    """
+async def _told(events: AsyncGenerator[bytes, None], *, named: bool) -> AsyncGenerator[bytes, None]:
     started = False
     async with aclosing(events):
         try:
@@ -124,10 +136,14 @@ async def told(
             if not started:
                 raise
             log.info("stream failed", extra={"code": error.code, "reason": error.reason})
-            failure = error_object(error)
+            failure = error
         except Exception:
             if not started:
                 raise
             log.exception("stream failed unexpectedly")
-            failure = error_object(Internal("INTERNAL", "The server failed."))
-    yield event("error", failure) if named else data(failure)
+            failure = Internal("INTERNAL", "The server failed.")
+    yield _failure(failure, named=named)
+
+
+def _failure(error: RagmeshError, *, named: bool) -> bytes:
+    return event("error", error_object(error)) if named else data(error_object(error))

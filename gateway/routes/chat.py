@@ -43,7 +43,7 @@ async def chat(
         return views.json_response(completions.chat_completion(made))
     chunks = completions.chat_chunks(events, include_usage=body.include_usage)
     return await sse.stream(
-        sse.told(spelled(chunks)),
+        spelled(chunks),
         route="/v1/chat/completions",
         keepalive=state.settings.keepalive_seconds,
     )
@@ -69,7 +69,7 @@ async def complete(
         include_usage=body.include_usage,
     )
     return await sse.stream(
-        sse.told(spelled(chunks)),
+        spelled(chunks),
         route="/v1/completions",
         keepalive=state.settings.keepalive_seconds,
     )

@@ -76,9 +76,10 @@ async def _answer(
     if not asked.stream:
         return views.json_response(_view(await completions.gather(events)))
     return await sse.stream(
-        sse.told(_spelled(events), named=True),
+        _spelled(events),
         route=route,
         keepalive=state.settings.keepalive_seconds,
+        named=True,
     )
 
 

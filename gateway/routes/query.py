@@ -36,9 +36,10 @@ async def query(
         return views.json_response(views.answer(await state.pipeline.query(call, body.to_proto())))
     events = state.pipeline.stream_query(call, body.to_proto())
     return await sse.stream(
-        sse.told(spelled(events), named=True),
+        spelled(events),
         route="/v1/query",
         keepalive=state.settings.keepalive_seconds,
+        named=True,
     )
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from gateway import sse
 from gateway.middleware import DISCONNECTS, RequestFrame
 from tests.gateway.conftest import token
 from tests.gateway.mesh import delta, finish, started, usage
@@ -116,3 +117,35 @@ async def test_a_drain_whose_time_is_up_answers_503():
     assert start["status"] == 503
     assert (b"retry-after", b"1") in start["headers"]
     assert json.loads(body["body"])["error"]["code"] == "service_unavailable"
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_drain_whose_time_is_up_ends_a_stream_with_the_error(named):
+    waiting = asyncio.Event()
+    sent = []
+
+    async def events():
+        yield b"data: {}\n\n"
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async def app(scope, receive, send):
+        answer = await sse.stream(events(), route="/v1/query", keepalive=60, named=named)
+        await answer(scope, receive, send)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/query", "headers": []}
+    task = asyncio.create_task(RequestFrame(app)(scope, receive, send))
+    await waiting.wait()
+    task.cancel()  # as uvicorn does
+    await task
+    last = sent[-1]
+    name, _, payload = last["body"].decode().rpartition("data: ")
+    assert name == ("event: error\n" if named else "")
+    assert json.loads(payload)["error"]["code"] == "service_unavailable"
+    assert not last["more_body"]
