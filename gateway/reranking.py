@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from gateway.schemas import MAX_QUERY_CHARACTERS, ModelName, Request, UsageView
 from ragmesh.retrieve.v1 import retrieve_pb2
@@ -26,13 +26,23 @@ class RerankDocument(Request):
     text: DocumentText
 
 
+def _object(value: object) -> object:
+    """A bare text as an object."""
+    return {"text": value} if isinstance(value, str) else value
+
+
+Document = Annotated[
+    RerankDocument, BeforeValidator(_object, json_schema_input_type=str | RerankDocument)
+]
+
+
 class RerankBody(Request):
     """Documents to order by their relevance to a query."""
 
     query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)]
-    documents: Annotated[
-        list[DocumentText | RerankDocument], Field(min_length=1, max_length=MAX_DOCUMENTS)
-    ] = Field(description="Texts, or objects with `text`; what the model cannot read is cut off.")
+    documents: Annotated[list[Document], Field(min_length=1, max_length=MAX_DOCUMENTS)] = Field(
+        description="Texts, or objects with `text`; what the model cannot read is cut off."
+    )
     top_n: Annotated[int, Field(ge=1, le=MAX_DOCUMENTS)] | None = Field(
         None, description="How many to return; all when unset."
     )
@@ -41,7 +51,7 @@ class RerankBody(Request):
 
     @property
     def texts(self) -> list[str]:
-        return [one if isinstance(one, str) else one.text for one in self.documents]
+        return [one.text for one in self.documents]
 
     def to_proto(self) -> retrieve_pb2.RerankRequest:
         return retrieve_pb2.RerankRequest(
