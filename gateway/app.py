@@ -27,6 +27,7 @@ from gateway.routes import (
     rerank,
     search,
     sessions,
+    transfers,
     usage,
 )
 from gateway.state import State
@@ -42,6 +43,7 @@ ROUTERS = (
     embeddings.router,
     generate.router,
     collections.router,
+    transfers.router,
     documents.router,
     models.router,
     sessions.router,

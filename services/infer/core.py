@@ -6,6 +6,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from services.infer.admission import Admission
+from services.infer.extensions import read_extensions
 from services.infer.ports import (
     Capabilities,
     Delta,
@@ -37,6 +38,8 @@ class Provider:
     engine: Engine
     admission: Admission
     model: str = ""
+    context_length: int = 0
+    """Tokens, where the engine does not say; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ class Route:
     """The engine's own name."""
     alias: str = ""
     context_length: int = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.provider.engine.capabilities(self.model)
 
     @property
     def provider_model(self) -> str:
@@ -73,8 +80,6 @@ class Inference:
     """By name; the first is the default one."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Alias -> ``provider/model``, beside the standing ones."""
-    context_length: int = 0
-    """Tokens, for engines that do not say; 0: unknown."""
     engine_timeout: float = 600.0
     """Seconds for callers without a deadline."""
 
@@ -110,9 +115,9 @@ class Inference:
                 "ENGINE_UNAVAILABLE", "The model's engine does not answer.", retry_after=1.0
             )
         info = known.get(model)
-        if info is None and known and provider.engine.capabilities().reads_tasks:
-            raise _unknown(name)  # engines behind a server refuse by themselves
-        length = (info.context_length if info else 0) or self.context_length
+        if info is None and known and provider.engine.capabilities(model).lists_all:
+            raise _unknown(name)
+        length = (info.context_length if info else 0) or provider.context_length
         return Route(provider, model, alias, length)
 
     async def generate(self, route: Route, request: GenerateRequest) -> AsyncGenerator[Event, None]:
@@ -121,8 +126,9 @@ class Inference:
         Raises:
             RagmeshError: as InferService.Generate lists.
         """
+        request = read_extensions(request)
         validate(request)
-        validate_support(request, route.provider.engine.capabilities())
+        validate_support(request, route.capabilities)
         loop = asyncio.get_running_loop()
         budget = self.engine_timeout if request.timeout is None else request.timeout
         end = loop.time() + budget
@@ -135,7 +141,7 @@ class Inference:
 
     def _events(self, route: Route, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         engine = route.provider.engine
-        if engine.capabilities().reads_tasks or request.task is Task.COMPLETE:
+        if route.capabilities.reads_tasks or request.task is Task.COMPLETE:
             return engine.generate(request)
         prompt = Prompt(context_length=route.context_length)
         if request.task is Task.SUMMARIZE:
@@ -159,9 +165,9 @@ class Inference:
                 ListedModel(
                     alias,
                     "ragmesh",
-                    provider.engine.capabilities(),
+                    provider.engine.capabilities(model),
                     f"{provider_name}/{model}",
-                    length or self.context_length,
+                    length or provider.context_length,
                 )
             )
         for provider in self.providers.values():
@@ -169,8 +175,8 @@ class Inference:
                 ListedModel(
                     f"{provider.name}/{info.name}",
                     info.owned_by or provider.name,
-                    provider.engine.capabilities(),
-                    context_length=info.context_length or self.context_length,
+                    provider.engine.capabilities(info.name),
+                    context_length=info.context_length or provider.context_length,
                 )
                 for info in by_provider[provider.name]
             )

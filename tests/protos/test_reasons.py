@@ -27,6 +27,12 @@ AT_START = {
     "DATA_IN_USE",
     "DATA_TOO_NEW",
     "DATA_UNREADABLE",
+    "NOT_IN_THIS_VERSION",
+    "SETTING_REQUIRED",
+    "UNKNOWN_NAME",
+    "MODEL_NAME_REQUIRED",
+    "URL_INVALID",
+    "CA_FILE_UNREADABLE",
 }
 # Raised by what infer's registry of models will be; its service is not served yet.
 PLANNED = {"admin.proto"}
