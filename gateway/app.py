@@ -26,6 +26,7 @@ from gateway.routes import (
     query,
     search,
     sessions,
+    transfers,
     usage,
 )
 from gateway.state import State
@@ -40,6 +41,7 @@ ROUTERS = (
     embeddings.router,
     generate.router,
     collections.router,
+    transfers.router,
     documents.router,
     models.router,
     sessions.router,

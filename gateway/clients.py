@@ -234,6 +234,36 @@ async def index_documents(
             yield response
 
 
+async def export_documents(
+    call: Call, mesh: Mesh, request: retrieve_pb2.ExportDocumentsRequest
+) -> AsyncGenerator[retrieve_pb2.ExportDocumentsResponse, None]:
+    """A header, then documents by id, each followed by its chunks."""
+    rpc = mesh.retrieve.ExportDocuments(request, timeout=call.budget.hop(), metadata=call.metadata)
+    async with aclosing(_stream(call, "retrieve", rpc)) as responses:
+        async for response in responses:
+            yield response
+
+
+async def reindex_collection(
+    call: Call, mesh: Mesh, request: retrieve_pb2.ReindexCollectionRequest
+) -> AsyncGenerator[retrieve_pb2.ReindexCollectionResponse, None]:
+    """How far it is; the last one with the collection."""
+    timeout = call.budget.hop()
+    rpc = mesh.retrieve.ReindexCollection(request, timeout=timeout, metadata=call.metadata)
+    async with aclosing(_stream(call, "retrieve", rpc)) as responses:
+        async for response in responses:
+            yield response
+
+
+async def move_document(
+    call: Call, mesh: Mesh, request: retrieve_pb2.MoveDocumentRequest
+) -> retrieve_pb2.MoveDocumentResponse:
+    """Give a document another id, title, source or metadata."""
+    timeout = call.budget.hop()
+    rpc = mesh.retrieve.MoveDocument(request, timeout=timeout, metadata=call.metadata)
+    return await _unary(call, "retrieve", rpc)
+
+
 async def get_tokenizer(call: Call, mesh: Mesh, tokenizer_id: str) -> bytes:
     """A tokenizer's file."""
     request = retrieve_pb2.GetTokenizerRequest(tokenizer_id=tokenizer_id)

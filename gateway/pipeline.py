@@ -12,7 +12,7 @@ The routes and RagService are two faces on this module; both speak the messages 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -334,6 +334,57 @@ class Pipeline:
         request = retrieve_pb2.DeleteDocumentRequest(collection=collection, id=id)
         async with self._audit.recording(call, "document.delete", f"{collection}/{id}"):
             return (await clients.delete_document(call, self._mesh, request)).chunks
+
+    async def move_document(
+        self, call: Call, request: retrieve_pb2.MoveDocumentRequest
+    ) -> retrieve_pb2.Document:
+        target = f"{request.collection}/{request.id}"
+        async with self._audit.recording(call, "document.update", target):
+            return (await clients.move_document(call, self._mesh, request)).document
+
+    async def check_documents(
+        self, call: Call, request: retrieve_pb2.CheckDocumentsRequest
+    ) -> retrieve_pb2.CheckDocumentsResponse:
+        return await clients.check_documents(call, self._mesh, request)
+
+    # collections as a whole
+
+    async def export(
+        self, call: Call, request: retrieve_pb2.ExportDocumentsRequest
+    ) -> AsyncGenerator[retrieve_pb2.ExportDocumentsResponse, None]:
+        """What the caller may read of a collection, as the index takes it."""
+        async with (
+            self._audit.recording(call, "collection.export", request.collection),
+            aclosing(clients.export_documents(call, self._mesh, request)) as frames,
+        ):
+            async for frame in frames:
+                yield frame
+
+    async def import_documents(
+        self,
+        call: Call,
+        collection: str,
+        frames: AsyncIterator[retrieve_pb2.IndexDocumentsRequest],
+    ) -> AsyncGenerator[retrieve_pb2.IndexDocumentsResponse, None]:
+        """Documents that were indexed elsewhere; an acknowledgement for each."""
+        async with (
+            self._audit.recording(call, "collection.import", collection),
+            aclosing(clients.index_documents(call, self._mesh, frames)) as acks,
+        ):
+            async for ack in acks:
+                yield ack
+
+    async def reindex(
+        self, call: Call, name: str, *, force: bool
+    ) -> AsyncGenerator[retrieve_pb2.ReindexCollectionResponse, None]:
+        """How far making a collection anew is."""
+        request = retrieve_pb2.ReindexCollectionRequest(name=name, force=force)
+        async with (
+            self._audit.recording(call, "collection.reindex", name),
+            aclosing(clients.reindex_collection(call, self._mesh, request)) as progress,
+        ):
+            async for one in progress:
+                yield one
 
     # the mesh itself
 

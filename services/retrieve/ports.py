@@ -398,7 +398,7 @@ class Store(Protocol):
         """Make complete documents durable and visible, in this order, in one commit.
 
         Args:
-            removing: documents, as pairs (id, content hash), that go in the same commit.
+            removing: documents, as pairs (id, content hash), that go first in the same commit.
 
         Raises:
             AlreadyExists: DOCUMENT_ID_TAKEN, by a document that who staged it may not read.

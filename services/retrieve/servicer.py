@@ -14,8 +14,12 @@ from services.retrieve.core import (
     DEFAULT_ENCODER_ALIAS,
     Retrieval,
     reranker_not_configured,
+    visible,
 )
+from services.retrieve.exporting import export
 from services.retrieve.indexing import Indexing
+from services.retrieve.moving import move
+from services.retrieve.reindexing import Reindexing
 from services.runtime.context import current_caller
 from services.runtime.errors import InvalidArgument, RagmeshError
 from services.runtime.limits import UPLOAD_FRAME_BYTES
@@ -91,18 +95,40 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             raise InvalidArgument(
                 "DOCUMENT_INVALID", "The stream opens with a header.", field="header"
             )
-        caller = current_caller()
+        caller, header = current_caller(), opening.header
         indexing = Indexing(
-            self._retrieval, caller.tenant, opening.header.collection, caller.attributes
+            self._retrieval,
+            caller.tenant,
+            _key(header.collection).name,
+            caller.attributes,
+            messages.origin(header.origin) if header.HasField("origin") else None,
         )
         try:
             async for outcome in indexing.run(messages.frames(frames)):
                 yield pb.IndexDocumentsResponse(
-                    id=outcome.id, chunks=outcome.chunks, status=messages.STATUSES[outcome.status]
+                    id=outcome.id,
+                    chunks=outcome.chunks,
+                    status=messages.STATUSES[outcome.status],
+                    embedded_chunks=indexing.embedded_chunks,
                 )
         except RagmeshError:
             await _drain(frames)
             raise
+
+    async def ExportDocuments(
+        self, request: pb.ExportDocumentsRequest, context: Context
+    ) -> AsyncIterator[pb.ExportDocumentsResponse]:
+        caller = current_caller()
+        exported = export(
+            self._retrieval,
+            caller.tenant,
+            request.collection,
+            after=request.after,
+            generation=request.generation,
+            attributes=caller.attributes,
+        )
+        async for frame in exported:
+            yield messages.export_response(frame, self._languages)
 
     async def CheckDocuments(
         self, request: pb.CheckDocumentsRequest, context: Context
@@ -152,11 +178,20 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             chunks=[messages.passage(one, 0.0) for one in chunks], next_page_token=token
         )
 
+    async def MoveDocument(
+        self, request: pb.MoveDocumentRequest, context: Context
+    ) -> pb.MoveDocumentResponse:
+        attributes = current_caller().attributes
+        key = _key(request.collection)
+        document = await move(self._retrieval, key, messages.move(request), attributes)
+        return pb.MoveDocumentResponse(document=messages.document(document))
+
     async def DeleteDocument(
         self, request: pb.DeleteDocumentRequest, context: Context
     ) -> pb.DeleteDocumentResponse:
-        chunks = await self._store.delete_document(
-            _key(request.collection), request.id, current_caller().attributes
+        caller = current_caller()
+        chunks = await self._retrieval.delete_document(
+            caller.tenant, request.collection, request.id, caller.attributes
         )
         return pb.DeleteDocumentResponse(chunks=chunks)
 
@@ -197,11 +232,26 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             next_page_token=token,
         )
 
+    async def ReindexCollection(
+        self, request: pb.ReindexCollectionRequest, context: Context
+    ) -> AsyncIterator[pb.ReindexCollectionResponse]:
+        caller = current_caller()
+        reindexing = Reindexing(
+            self._retrieval,
+            caller.tenant,
+            request.name,
+            force=request.force,
+            attributes=caller.attributes,
+        )
+        async for progress in reindexing.run():
+            yield messages.progress(progress, self._languages)
+
     async def DeleteCollection(
         self, request: pb.DeleteCollectionRequest, context: Context
     ) -> pb.DeleteCollectionResponse:
-        documents = await self._store.delete_collection(
-            _key(request.name), current_caller().attributes
+        caller = current_caller()
+        documents = await self._retrieval.delete_collection(
+            caller.tenant, request.name, caller.attributes
         )
         return pb.DeleteCollectionResponse(documents=documents)
 
@@ -251,7 +301,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
 
 
 def _key(collection: str) -> ports.CollectionKey:
-    return ports.CollectionKey(current_caller().tenant, collection)
+    return visible(current_caller().tenant, collection)
 
 
 async def _drain(requests: AsyncIterator[pb.IndexDocumentsRequest]) -> None:

@@ -13,7 +13,13 @@ from ragmesh.preprocess.v1 import preprocess_pb2, preprocess_pb2_grpc
 from ragmesh.retrieve.v1 import retrieve_pb2, retrieve_pb2_grpc
 from ragmesh.type.v1 import chat_pb2, passage_pb2
 from services.runtime.context import current_caller
-from services.runtime.errors import AlreadyExists, InvalidArgument, NotFound, RagmeshError
+from services.runtime.errors import (
+    Aborted,
+    AlreadyExists,
+    InvalidArgument,
+    NotFound,
+    RagmeshError,
+)
 
 TOKENIZER = b'{"model": "fake"}' * 10_000
 TOKENIZER_ID = "ab" * 32
@@ -188,6 +194,12 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
     embeds: list[retrieve_pb2.EmbedRequest] = field(default_factory=list)
     collections: dict[tuple[str, str], dict] = field(default_factory=dict)
     callers: list = field(default_factory=list)
+    headers: list[retrieve_pb2.IndexHeader] = field(default_factory=list)
+    exports: list[retrieve_pb2.ExportDocumentsRequest] = field(default_factory=list)
+    torn: str = ""
+    """A document that changes while it is exported."""
+    reindexed: list[retrieve_pb2.ReindexCollectionRequest] = field(default_factory=list)
+    moves: list[retrieve_pb2.MoveDocumentRequest] = field(default_factory=list)
     tokenizers_sent: int = 0
     gate: asyncio.Event | None = None
     running: asyncio.Event = field(default_factory=asyncio.Event)
@@ -248,6 +260,7 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
             match request.WhichOneof("frame"):
                 case "header":
                     known = self.documents(request.header.collection)
+                    self.headers.append(request.header)
                 case "document":
                     document, chunks = request.document, []
                 case "chunks":
@@ -271,9 +284,62 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
                     else retrieve_pb2.INDEX_STATUS_INDEXED
                 )
                 yield retrieve_pb2.IndexDocumentsResponse(
-                    id=document.id, chunks=len(chunks), status=status
+                    id=document.id,
+                    chunks=len(chunks),
+                    status=status,
+                    embedded_chunks=sum(not chunk.vector for chunk in chunks),
                 )
                 document = None
+
+    async def ExportDocuments(self, request, context):
+        self.exports.append(request)
+        frame = retrieve_pb2.ExportDocumentsResponse
+        header = retrieve_pb2.ExportHeader(
+            collection=self.collection(request.collection), generation="g-1", profile="{}"
+        )
+        yield frame(header=header)
+        for id, (document, chunks) in sorted(self.documents(request.collection).items()):
+            if id > request.after:
+                if id == self.torn:
+                    raise Aborted("DOCUMENT_CHANGED", "It was changed meanwhile.", field="id")
+                facts = retrieve_pb2.IndexDocument(
+                    id=id,
+                    title=document.title,
+                    source=document.source,
+                    metadata=document.metadata,
+                    content_hash=document.content_hash,
+                    chunk_count=document.chunks,
+                    bytes=document.bytes,
+                    access=document.access,
+                )
+                yield frame(document=facts)
+                yield frame(chunks=retrieve_pb2.IndexChunks(chunks=chunks))
+
+    async def ReindexCollection(self, request, context):
+        total = len(self.documents(request.name))
+        self.reindexed.append(request)
+        for number in range(total):
+            yield retrieve_pb2.ReindexCollectionResponse(documents=number, total_documents=total)
+        yield retrieve_pb2.ReindexCollectionResponse(
+            documents=total,
+            total_documents=total,
+            embedded_chunks=5,
+            collection=self.collection(request.name),
+            reindexed=True,
+        )
+
+    async def MoveDocument(self, request, context):
+        self.moves.append(request)
+        document = self.document(request.collection, request.id)
+        known = self.documents(request.collection)
+        _, chunks = known.pop(request.id)
+        document.id = request.new_id or request.id
+        if request.HasField("title"):
+            document.title = request.title
+        if request.HasField("metadata"):
+            document.metadata.CopyFrom(request.metadata)
+        known[document.id] = (document, chunks)
+        return retrieve_pb2.MoveDocumentResponse(document=document)
 
     async def GetDocument(self, request, context):
         document = self.document(request.collection, request.id)

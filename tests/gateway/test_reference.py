@@ -30,7 +30,8 @@ def test_every_body_is_in_the_document():
         body = body_of(route)
         if body is not None:
             assert body.__name__ in document["components"]["schemas"]
-            operation = document["paths"][route.path_format]["post"]
+            (method,) = sorted(route.methods or ())
+            operation = document["paths"][route.path_format][method.lower()]
             assert "requestBody" in operation
 
 
