@@ -45,6 +45,7 @@ from services.infer.providers import build_provider
 from services.infer.settings import LEGACY_BACKENDS, EngineSettings, InferSettings
 from services.runtime.errors import InvalidArgument, NotFound, RagmeshError
 from services.runtime.registry import resolve
+from tests.conftest import NOT_APPLICABLE
 from tests.contract.infer import rig
 from tests.contract.infer.rig import Rig
 from tests.contract.infer.rows import ALL, ROWS, ScriptedRig
@@ -100,7 +101,7 @@ class Harness:
 
     def needs(self, behaviour: str) -> None:
         if behaviour not in self.rig.can:
-            pytest.skip(f"{self.name} cannot be made to {behaviour}")
+            pytest.skip(f"{NOT_APPLICABLE}{self.name} cannot be made to {behaviour}")
 
     async def events(self, request: GenerateRequest) -> list[Event]:
         return [event async for event in self.stream(request)]
@@ -178,7 +179,7 @@ async def test_events_come_in_order_and_no_answer_is_empty(mesh, kind):
 
 async def test_the_known_answer_arrives_whole(mesh):
     if mesh.rig.text is None:
-        pytest.skip(f"{mesh.name} answers as it finds")
+        pytest.skip(f"{NOT_APPLICABLE}{mesh.name} answers as it finds")
     assert await mesh.text(CHAT) == mesh.rig.text
     assert await mesh.text(replace(CHAT, stream=False)) == mesh.rig.text
 
@@ -317,7 +318,7 @@ async def test_as_many_stops_as_it_claims(mesh):
 
 async def test_a_tool_is_called_with_its_arguments(mesh):
     if not mesh.can.tools or not mesh.rig.stands_in:
-        pytest.skip(f"{mesh.name} calls no tools here")
+        pytest.skip(f"{NOT_APPLICABLE}{mesh.name} calls no tools here")
     events = await mesh.events(replace(CHAT, tools=(TOOL,)))
     pieces = [call for event in events if isinstance(event, Delta) for call in event.tool_calls]
     assert [piece.name for piece in pieces if piece.name] == ["weather"]
@@ -339,7 +340,7 @@ async def test_structured_answers_are_json(mesh):
 
 async def test_logprobs_cover_the_text(mesh):
     if not mesh.can.logprobs:
-        pytest.skip(f"{mesh.name} has no log-probabilities")
+        pytest.skip(f"{NOT_APPLICABLE}{mesh.name} has no log-probabilities")
     events = await mesh.events(replace(CHAT, top_logprobs=1))
     tokens = [token for e in events if isinstance(e, Delta) for token in e.logprobs]
     text = "".join(event.text for event in events if isinstance(event, Delta))
