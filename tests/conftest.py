@@ -29,8 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--strict-skips",
         action="store_true",
-        help="fail when a test is skipped for another reason than a GPU, the network, test data, or "
-        "that it does not apply",
+        help="fail when a test is skipped that could have run: GPU, network and test data are at "
+        "hand, and it applies",
     )
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from services.infer.adapters.failures import DOWN, TOO_LONG, ErrorTable
+from services.infer.adapters.failures import DOWN, OVERLOADED, TOO_LONG, ErrorTable
 from services.infer.adapters.openai_errors import CODES, NUMBERS, PATTERNS
 from services.infer.adapters.openai_protocol import OpenAIProtocolEngine
 from services.infer.ports import (
@@ -19,9 +19,9 @@ _ERRORS = ErrorTable(
     {
         **CODES,
         "exceed_context_size_error": TOO_LONG,
-        "unavailable_error": DOWN,  # while the model is being loaded
+        "unavailable_error": OVERLOADED,
     },
-    PATTERNS,
+    ((re.compile("^Loading model"), DOWN), *PATTERNS),
     numbers=(
         re.compile(
             r"request \((?P<needed>\d+) tokens\) exceeds the available context size "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -48,7 +48,7 @@ from services.runtime.registry import resolve
 from tests.conftest import NOT_APPLICABLE
 from tests.contract.infer import rig
 from tests.contract.infer.rig import Rig
-from tests.contract.infer.rows import ALL, ROWS, ScriptedRig
+from tests.contract.infer.rows import ALL, REAL, ROWS, Row, ScriptedRig
 from tests.until import until
 
 TEXT = (
@@ -119,8 +119,10 @@ class Harness:
 
 
 @asynccontextmanager
-async def harness(provider: str, limit: int = 8) -> AsyncIterator[Harness]:
-    async with ROWS[provider]() as surroundings:
+async def harness(
+    provider: str, limit: int = 8, rows: Mapping[str, Row] = ROWS
+) -> AsyncIterator[Harness]:
+    async with rows[provider]() as surroundings:
         settings = InferSettings(model_backend=provider)
         built = build_provider(provider, settings, surroundings.settings, registry=ALL)
         built = replace(built, admission=Admission(limit, 4))
@@ -140,7 +142,7 @@ async def mesh(request) -> AsyncIterator[Harness]:
 
 
 def test_every_row_is_tested():
-    assert ROWS.keys() == ALL.keys()
+    assert ROWS.keys() | REAL.keys() == ALL.keys()
 
 
 def test_names_are_kept_apart():
@@ -232,6 +234,7 @@ SCHEMA = '{"type": "object", "properties": {"answer": {"type": "string"}}, "requ
 IMAGE = Message(
     Role.USER, (ContentPart("What is it?"), ContentPart(image_url="data:image/png;base64,aGk="))
 )
+GUIDES = {GuideKind.GRAMMAR: 'root ::= "yes"'}
 GOES_ON = (*CHAT.messages, text_message(Role.ASSISTANT, "こん"))
 
 
@@ -290,7 +293,7 @@ def wishes(can: Capabilities) -> dict[str, tuple[bool, str, GenerateRequest]]:
             f"guide {kind.value}": (
                 kind in can.guides,
                 f"guided_{kind.value}",
-                replace(CHAT, guide=Guide(kind, ("yes",))),
+                replace(CHAT, guide=Guide(kind, (GUIDES.get(kind, "yes"),))),
             )
             for kind in GuideKind
         },
