@@ -10,9 +10,11 @@ from collections.abc import Mapping
 
 REGISTRY: Mapping[str, str] = {
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
+    "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
+    "transformers": "services.infer.adapters.transformers:TransformersEngine",
     "vllm": "services.infer.adapters.vllm:VllmEngine",
 }
 """Provider -> its engine's class."""
@@ -23,11 +25,9 @@ PLANNED = frozenset(
         "anthropic",
         "azure",
         "litellm",
-        "llamacpp",
         "ollama",
         "sglang",
         "tgi",
-        "transformers",
         "triton",
         "trtllm",
         "vllm-grpc",
