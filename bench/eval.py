@@ -5,8 +5,9 @@ per document over gRPC, waits until the collection is calibrated, asks every que
 and prints nDCG@10, Recall@100 and MRR@10 with the latency of a search. Two references stand beside
 the modes: plain reciprocal rank fusion (k = 60) of the two arms' first hundred, and for English
 sets bm25s. Where a reranker is configured (RERANKER_BACKEND and the rest, docs/reranking.md) hybrid
-search is measured with it too, on as much time as it takes. At the end all sets together go into one
-collection and are asked again. Sets lie in folders with corpus.jsonl, queries.jsonl and qrels.tsv.
+search is measured with it too, on as much time as it takes. At the end all sets together go into
+one collection and are asked again. Sets lie in folders with corpus.jsonl, queries.jsonl and
+qrels.tsv.
 
 Vectors are kept in ``var/eval-cache``: embedding twenty thousand passages takes longer than all
 the rest.
