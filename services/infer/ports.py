@@ -299,6 +299,8 @@ class Capabilities:
     tools: bool = False
     tool_choice: bool = False
     """A call can be required, or its function named."""
+    parallel_tool_calls: bool = False
+    """Whether several calls may come at once can be chosen."""
     json_object: bool = False
     json_schema: bool = False
     guides: frozenset[GuideKind] = frozenset()

@@ -9,10 +9,14 @@ settings of all providers are read, so it imports without its vendor's package: 
 from collections.abc import Mapping
 
 REGISTRY: Mapping[str, str] = {
+    "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
+    "sglang": "services.infer.adapters.sglang:SglangEngine",
+    "tgi": "services.infer.adapters.tgi:TgiEngine",
+    "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
     "vllm": "services.infer.adapters.vllm:VllmEngine",
 }
 """Provider -> its engine's class."""
@@ -21,15 +25,11 @@ PLANNED = frozenset(
     {
         "aira",
         "anthropic",
-        "azure",
         "litellm",
         "llamacpp",
         "ollama",
-        "sglang",
-        "tgi",
         "transformers",
         "triton",
-        "trtllm",
         "vllm-grpc",
         "vllm-local",
     }

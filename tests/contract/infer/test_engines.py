@@ -47,7 +47,7 @@ from services.runtime.errors import InvalidArgument, NotFound, RagmeshError
 from services.runtime.registry import resolve
 from tests.contract.infer import rig
 from tests.contract.infer.rig import Rig
-from tests.contract.infer.rows import ALL, ROWS, ScriptedRig
+from tests.contract.infer.rows import ALL, MORE, ROWS, ScriptedRig
 from tests.until import until
 
 TEXT = (
@@ -80,6 +80,9 @@ FAILURES = {
     rig.GARBAGE: ("INTERNAL", "ENGINE_BAD_ANSWER"),
     rig.FILTER: ("INVALID_ARGUMENT", "CONTENT_FILTERED"),
 }
+
+
+CASES = {**{name: (name, row) for name, row in ROWS.items()}, **MORE}
 
 
 @dataclass
@@ -118,8 +121,9 @@ class Harness:
 
 
 @asynccontextmanager
-async def harness(provider: str, limit: int = 8) -> AsyncIterator[Harness]:
-    async with ROWS[provider]() as surroundings:
+async def harness(case: str, limit: int = 8) -> AsyncIterator[Harness]:
+    provider, row = CASES[case]
+    async with row() as surroundings:
         settings = InferSettings(model_backend=provider)
         built = build_provider(provider, settings, surroundings.settings, registry=ALL)
         built = replace(built, admission=Admission(limit, 4))
@@ -132,7 +136,7 @@ async def harness(provider: str, limit: int = 8) -> AsyncIterator[Harness]:
             await built.engine.aclose()
 
 
-@pytest.fixture(params=sorted(ROWS))
+@pytest.fixture(params=sorted(CASES))
 async def mesh(request) -> AsyncIterator[Harness]:
     async with harness(request.param) as made:
         yield made
@@ -373,9 +377,9 @@ async def test_closing_the_generator_ends_the_engines_work(mesh):
     await until(lambda: not mesh.rig.running and mesh.rig.aborted == 1)
 
 
-@pytest.mark.parametrize("provider", sorted(ROWS))
-async def test_leaving_the_queue_asks_nothing_of_the_engine(provider):
-    async with harness(provider, limit=1) as mesh:
+@pytest.mark.parametrize("case", sorted(CASES))
+async def test_leaving_the_queue_asks_nothing_of_the_engine(case):
+    async with harness(case, limit=1) as mesh:
         mesh.needs(rig.STALL)
         mesh.rig.behave(rig.STALL)
         first = asyncio.ensure_future(mesh.events(CHAT))
