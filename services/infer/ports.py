@@ -165,6 +165,8 @@ class Passage:
     page: int | None = None
     language: str = "und"
     score: float = 0.0
+    document_id: str = ""
+    chunk_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,8 @@ class GenerateRequest:
     guide: Guide | None = None
     continue_final: bool = False
     """Go on with the last message, an assistant's, instead of beginning a new one."""
+    tenant: str = ""
+    """Whose share of the engine it takes."""
 
     @property
     def question(self) -> str:
@@ -393,6 +397,10 @@ class TokenCounter(Protocol):
         Raises:
             RagmeshError: it cannot now; the caller then estimates.
         """
+        ...
+
+    async def count_text(self, model: str, text: str) -> int:
+        """Tokens of a bare text, without any that begin or end it. Raises as `count_tokens`."""
         ...
 
 

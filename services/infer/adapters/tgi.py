@@ -158,6 +158,14 @@ class TgiEngine(OpenAIProtocolEngine):
             raise failure(BAD)
         return len(counted)
 
+    async def count_text(self, model: str, text: str) -> int:
+        counted = await self.counted("/tokenize", {"inputs": text})
+        try:
+            # Tokens that stand for nothing of the text begin or end it.
+            return sum(token.get("stop", 1) > token.get("start", 0) for token in counted)
+        except (AttributeError, TypeError) as error:
+            raise failure(BAD) from error
+
 
 def _unsupported(field: str) -> InvalidArgument:
     return InvalidArgument(

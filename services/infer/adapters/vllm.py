@@ -61,8 +61,15 @@ class VllmEngine(OpenAIProtocolEngine):
             body["messages"] = messages_of(request)
             if request.continue_final:
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-        counted = await self.counted("/tokenize", body)
-        try:
-            return int(counted["count"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise failure(BAD) from error
+        return _count(await self.counted("/tokenize", body))
+
+    async def count_text(self, model: str, text: str) -> int:
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        return _count(await self.counted("/tokenize", body))
+
+
+def _count(counted: Any) -> int:
+    try:
+        return int(counted["count"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise failure(BAD) from error

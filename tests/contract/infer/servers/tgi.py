@@ -74,6 +74,6 @@ class TgiServer(OpenAIServer):
         if asked.path == "/tokenize":
             return await reply.send(200, [{"id": 1, "text": "a"}] * len(asked.body["inputs"]))
         if asked.path == "/chat_tokenize":
-            tokens = [{"id": 1, "text": "a"}] * len(str(asked.body["messages"]))
+            tokens = [{"id": 1, "text": "a"}] * (len(str(asked.body["messages"])) // 4)
             return await reply.send(200, {"tokenize_response": tokens, "templated_text": ""})
         return await super().other(asked, reply)

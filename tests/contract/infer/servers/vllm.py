@@ -62,5 +62,5 @@ class VllmServer(OpenAIServer):
             return await reply.send(200, "")
         if asked.path == "/tokenize":
             said = str(asked.body.get("prompt") or asked.body["messages"])
-            return await reply.send(200, {"count": len(said), "max_model_len": 512, "tokens": []})
+            return await reply.send(200, {"count": -(-len(said) // 4), "max_model_len": 512, "tokens": []})
         return await super().other(asked, reply)
