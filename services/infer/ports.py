@@ -399,6 +399,11 @@ class TokenCounter(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class TextCounter(TokenCounter, Protocol):
+    """An engine that counts what was said too, because it does not always tell."""
+
     async def count_text(self, model: str, text: str) -> int:
         """Tokens of a bare text, without any that begin or end it. Raises as `count_tokens`."""
         ...

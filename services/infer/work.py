@@ -15,6 +15,7 @@ from services.infer.ports import (
     EngineEvent,
     GenerateRequest,
     Task,
+    TextCounter,
     TokenCounter,
     Usage,
 )
@@ -73,7 +74,7 @@ class Work:
         return self.notes + usage if self.notes else usage
 
     async def _counted(self, request: GenerateRequest, said: str) -> Usage | None:
-        if not isinstance(self.engine, TokenCounter) or not self.can.counts_tokens:
+        if not isinstance(self.engine, TextCounter) or not self.can.counts_tokens:
             return None
         try:
             async with asyncio.timeout(COUNTING_TIMEOUT):

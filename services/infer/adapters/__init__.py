@@ -11,12 +11,14 @@ from collections.abc import Mapping
 REGISTRY: Mapping[str, str] = {
     "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
+    "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
     "sglang": "services.infer.adapters.sglang:SglangEngine",
     "tgi": "services.infer.adapters.tgi:TgiEngine",
     "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
+    "transformers": "services.infer.adapters.transformers:TransformersEngine",
     "vllm": "services.infer.adapters.vllm:VllmEngine",
 }
 """Provider -> its engine's class."""
@@ -26,9 +28,7 @@ PLANNED = frozenset(
         "aira",
         "anthropic",
         "litellm",
-        "llamacpp",
         "ollama",
-        "transformers",
         "triton",
         "vllm-grpc",
         "vllm-local",

@@ -62,5 +62,6 @@ class VllmServer(OpenAIServer):
             return await reply.send(200, "")
         if asked.path == "/tokenize":
             said = str(asked.body.get("prompt") or asked.body["messages"])
-            return await reply.send(200, {"count": -(-len(said) // 4), "max_model_len": 512, "tokens": []})
+            count = -(-len(said) // 4)
+            return await reply.send(200, {"count": count, "max_model_len": 512, "tokens": []})
         return await super().other(asked, reply)
