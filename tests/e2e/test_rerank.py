@@ -1,5 +1,6 @@
 """A mesh with a cross-encoder of its own, and one whose remote reranker is away."""
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,16 @@ def test_an_answer_says_it(reranking: Mesh) -> None:
     answer = post(reranking, "/v1/query", body)
     assert answer["rerank"]["status"] == "applied"
     assert answer["timings"]["rerank"] <= answer["timings"]["retrieve"]
+
+
+def test_the_command(reranking: Mesh) -> None:
+    options = ("-c", "notes", "--rerank")
+    done = reranking.command("search", "Where do foxes live?", *options, "--json")
+    assert json.loads(done.stdout)["rerank"]["status"] == "applied", done.stderr
+    done = reranking.command("search", "東京タワー", *options, "--lang", "en")
+    assert "Not reranked (language_not_covered)" in done.stdout, done.stderr
+    done = reranking.command("ask", "Where do foxes live?", *options, "--json")
+    assert json.loads(done.stdout)["rerank"]["status"] == "applied", done.stderr
 
 
 def test_it_is_listed_and_named(reranking: Mesh) -> None:
