@@ -225,6 +225,8 @@ class VllmLocalEngine:
         spelled = self._vocabulary.bytes_of
         made = []
         for token, likely in zip(output.token_ids, output.logprobs, strict=True):
+            if self._vocabulary.is_special(token):  # it is not in the text either
+                continue
             ranked = sorted(likely.items(), key=lambda item: item[1].rank or 0)
             tops = tuple(
                 TopLogprob(_text(spelled(other)), float(one.logprob), spelled(other))

@@ -29,7 +29,12 @@ class Vocabulary:
         """
         self._tokenizer = tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._special = frozenset(tokenizer.all_special_ids)
         self._by_bytes = backend is not None and '"ByteLevel"' in backend.to_str()
+
+    def is_special(self, token: int) -> bool:
+        """Whether it marks something instead of spelling text."""
+        return token in self._special
 
     def bytes_of(self, token: int) -> bytes:
         """A token's bytes, which may be a part of a character."""
