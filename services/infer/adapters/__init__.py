@@ -9,11 +9,15 @@ settings of all providers are read, so it imports without its vendor's package: 
 from collections.abc import Mapping
 
 REGISTRY: Mapping[str, str] = {
+    "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
     "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
+    "sglang": "services.infer.adapters.sglang:SglangEngine",
+    "tgi": "services.infer.adapters.tgi:TgiEngine",
+    "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
     "transformers": "services.infer.adapters.transformers:TransformersEngine",
     "vllm": "services.infer.adapters.vllm:VllmEngine",
     "vllm-local": "services.infer.adapters.vllm_local:VllmLocalEngine",
@@ -24,13 +28,9 @@ PLANNED = frozenset(
     {
         "aira",
         "anthropic",
-        "azure",
         "litellm",
         "ollama",
-        "sglang",
-        "tgi",
         "triton",
-        "trtllm",
         "vllm-grpc",
     }
 )

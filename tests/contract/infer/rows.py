@@ -23,9 +23,13 @@ from tests.contract.infer import rig
 from tests.contract.infer.imaginary import ImaginarySettings
 from tests.contract.infer.rig import Rig
 from tests.contract.infer.scripted_http import ScriptedServer, running
+from tests.contract.infer.servers.azure import AzureServer, DatedAzureServer
 from tests.contract.infer.servers.llamacpp import LlamaServer
 from tests.contract.infer.servers.nim import NimServer
 from tests.contract.infer.servers.openai import OpenAIServer
+from tests.contract.infer.servers.sglang import SglangServer
+from tests.contract.infer.servers.tgi import TgiServer
+from tests.contract.infer.servers.trtllm import TrtllmServer
 from tests.contract.infer.servers.vllm import VllmServer
 
 Row = Callable[[], AbstractAsyncContextManager[Rig]]
@@ -138,14 +142,22 @@ IMAGINARY = {"imaginary": "tests.contract.infer.imaginary:ImaginaryEngine"}
 ALL: Mapping[str, str] = {**REGISTRY, **IMAGINARY}
 
 ROWS: Mapping[str, Row] = {
+    "azure": behind(AzureServer),
     "extractive": alone(ExtractiveRig),
     "imaginary": alone(ImaginaryRig),
     "llamacpp": behind(LlamaServer),
     "nim": behind(NimServer),
     "openai": behind(OpenAIServer),
     "scripted": alone(ScriptedRig),
+    "sglang": behind(SglangServer),
+    "tgi": behind(TgiServer),
+    "trtllm": behind(TrtllmServer),
     "vllm": behind(VllmServer),
 }
+MORE: Mapping[str, tuple[str, Row]] = {
+    "azure, dated route": ("azure", behind(DatedAzureServer)),
+}
+"""Further surroundings of a row: a name -> the row and what it runs against."""
 
 REAL: Mapping[str, Row] = {
     "llamacpp": known_answer(

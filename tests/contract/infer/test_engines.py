@@ -48,7 +48,7 @@ from services.runtime.registry import resolve
 from tests.conftest import NOT_APPLICABLE
 from tests.contract.infer import rig
 from tests.contract.infer.rig import Rig
-from tests.contract.infer.rows import ALL, REAL, ROWS, Row, ScriptedRig
+from tests.contract.infer.rows import ALL, MORE, REAL, ROWS, Row, ScriptedRig
 from tests.until import until
 
 TEXT = (
@@ -120,9 +120,10 @@ class Harness:
 
 @asynccontextmanager
 async def harness(
-    provider: str, limit: int = 8, rows: Mapping[str, Row] = ROWS
+    case: str, limit: int = 8, rows: Mapping[str, Row] = ROWS
 ) -> AsyncIterator[Harness]:
-    async with rows[provider]() as surroundings:
+    provider, row = MORE[case] if case in MORE else (case, rows[case])
+    async with row() as surroundings:
         settings = InferSettings(model_backend=provider)
         built = build_provider(provider, settings, surroundings.settings, registry=ALL)
         built = replace(built, admission=Admission(limit, 4))
@@ -135,7 +136,7 @@ async def harness(
             await built.engine.aclose()
 
 
-@pytest.fixture(params=sorted(ROWS))
+@pytest.fixture(params=[*sorted(ROWS), *sorted(MORE)])
 async def mesh(request) -> AsyncIterator[Harness]:
     async with harness(request.param) as made:
         yield made
@@ -377,9 +378,9 @@ async def test_closing_the_generator_ends_the_engines_work(mesh):
     await until(lambda: not mesh.rig.running and mesh.rig.aborted == 1)
 
 
-@pytest.mark.parametrize("provider", sorted(ROWS))
-async def test_leaving_the_queue_asks_nothing_of_the_engine(provider):
-    async with harness(provider, limit=1) as mesh:
+@pytest.mark.parametrize("case", [*sorted(ROWS), *sorted(MORE)])
+async def test_leaving_the_queue_asks_nothing_of_the_engine(case):
+    async with harness(case, limit=1) as mesh:
         mesh.needs(rig.STALL)
         mesh.rig.behave(rig.STALL)
         first = asyncio.ensure_future(mesh.events(CHAT))
