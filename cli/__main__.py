@@ -6,6 +6,7 @@ import typer
 
 from cli.commands.ask import ask
 from cli.commands.audit import audit
+from cli.commands.collections import collections
 from cli.commands.doctor import doctor
 from cli.commands.down import down
 from cli.commands.ingest import ingest
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for _command in (up, down, status, ingest, ask, search, models, doctor):
     app.command()(_command)
+app.add_typer(collections, name="collections")
 app.add_typer(tokens, name="token")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
