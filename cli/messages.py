@@ -102,6 +102,24 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
         "（{seconds:.1f} 秒）。",
     ),
     "search.none": ("Nothing found.", "見つかりませんでした。"),
+    "sync.reading": ("Reading", "読み取り中"),
+    "sync.progress": ("Syncing", "同期中"),
+    "sync.kept": (
+        "The source could not be listed whole, so {count} documents that may be gone were kept.",
+        "同期元をすべては読めなかったため、失われた可能性のある文書 {count} 件を残しました。",
+    ),
+    "sync.done": (
+        "{added} added, {changed} changed, {moved} moved, {deleted} deleted, {unchanged} "
+        "unchanged, {skipped} left out, {failed} failed in {seconds:.1f} s.",
+        "追加 {added}、変更 {changed}、移動 {moved}、削除 {deleted}、変更なし {unchanged}、"
+        "対象外 {skipped}、失敗 {failed}（{seconds:.1f} 秒）。",
+    ),
+    "sync.would": (
+        "Would be: {added} added, {changed} changed, {moved} moved, {deleted} deleted; "
+        "{unchanged} unchanged, {skipped} left out, {failed} failed in {seconds:.1f} s.",
+        "実行すると: 追加 {added}、変更 {changed}、移動 {moved}、削除 {deleted}。変更なし "
+        "{unchanged}、対象外 {skipped}、失敗 {failed}（{seconds:.1f} 秒）。",
+    ),
     "doctor.fine": ("All is well.", "問題はありません。"),
     "doctor.bad": ("{count} problem(s) found.", "{count} 件の問題があります。"),
 }
