@@ -178,18 +178,21 @@ def import_collection(api: Api, collection: str, path: Path, tell: Tell, total: 
     done = Imported()
     header = b""
     batch = _Batch()
-    for record, line in read_records(path):
-        kind = record["type"]
-        if kind == records.HEADER:
-            header = line
-            continue
-        if (kind in (records.DOCUMENT, records.END) and batch.full) or kind == records.END:
-            _send(api, collection, header, batch, done)
-            tell(done.indexed + done.replaced + done.unchanged, total)
-            batch.spool.close()
-            batch = _Batch()
-        if kind != records.END:
-            batch.add(record, line)
+    try:
+        for record, line in read_records(path):
+            kind = record["type"]
+            if kind == records.HEADER:
+                header = line
+                continue
+            if kind == records.END or (kind == records.DOCUMENT and batch.full):
+                _send(api, collection, header, batch, done)
+                tell(done.indexed + done.replaced + done.unchanged, total)
+                batch.spool.close()
+                batch = _Batch()
+            if kind != records.END:
+                batch.add(record, line)
+    finally:
+        batch.spool.close()
     return done
 
 

@@ -111,8 +111,10 @@ class BucketSource:
                     raise NotRead(f"it is larger than {self._max_bytes} bytes", fatal=False)
                 spooled.write(bytes(piece))
         except NotRead:
+            spooled.close()
             raise
         except Exception as error:
+            spooled.close()
             gone = isinstance(error, self._obstore.exceptions.NotFoundError | FileNotFoundError)
             raise NotRead(f"it cannot be read ({_kind(error)})", gone=gone) from error
         file = cast(BinaryIO, cast(IO[bytes], spooled))

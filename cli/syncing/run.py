@@ -116,7 +116,7 @@ class Sync:
         mine = {id: one for id, one in remote.items() if one.source == self._name}
         entries = self._without_foreign(entries, remote)
         local = self._digests(entries, mine, kept)
-        if not entries and mine and not self._options.allow_empty:
+        if mine and not entries and not kept and not self._options.allow_empty:
             raise Failure(
                 f"{self._name} has no documents, and {len(mine)} came from it: is it there? "
                 "--allow-empty deletes them.",

@@ -242,8 +242,7 @@ class WebSource:
                 refused = error.gone or "HTTP 4" in error.reason
                 lines = [] if refused else ["User-agent: *", "Disallow: /"]
             else:
-                text = answer.file.read() if answer else b""
-                lines = text.decode("utf-8", "replace").splitlines()
+                lines = _lines(answer)
             self._robots.parse(lines)
         return self._robots.can_fetch(AGENT, url)
 
@@ -306,6 +305,13 @@ class WebSource:
         return target
 
 
+def _lines(answer: _Answer | None) -> list[str]:
+    if answer is None:
+        return []
+    with answer.file:
+        return answer.file.read().decode("utf-8", "replace").splitlines()
+
+
 def _conditions(stamp: str) -> dict[str, str]:
     try:
         held = json.loads(stamp) if stamp else {}
@@ -330,12 +336,15 @@ def _spooled(response: httpx.Response, limit: int) -> BinaryIO:
         raise NotRead(f"it is larger than {limit} bytes", fatal=False)
     spooled = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 - whoever gets it closes it
     size = 0
-    for piece in response.iter_bytes():
-        size += len(piece)
-        if size > limit:
-            spooled.close()
-            raise NotRead(f"it is larger than {limit} bytes", fatal=False)
-        spooled.write(piece)
+    try:
+        for piece in response.iter_bytes():
+            size += len(piece)
+            if size > limit:
+                raise NotRead(f"it is larger than {limit} bytes", fatal=False)
+            spooled.write(piece)
+    except BaseException:
+        spooled.close()
+        raise
     spooled.seek(0)
     return cast(BinaryIO, cast(IO[bytes], spooled))
 
