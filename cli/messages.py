@@ -101,6 +101,10 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
         "「{collection}」を再構築しました: 文書 {documents} 件、埋め込んだチャンク {chunks} 件"
         "（{seconds:.1f} 秒）。",
     ),
+    "rerank.not_applied": (
+        "Not reranked ({reason}): the order is that of the search itself.",
+        "リランクは行われませんでした（{reason}）。検索の順のまま表示します。",
+    ),
     "search.none": ("Nothing found.", "見つかりませんでした。"),
     "sync.reading": ("Reading", "読み取り中"),
     "sync.progress": ("Syncing", "同期中"),

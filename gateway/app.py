@@ -24,6 +24,7 @@ from gateway.routes import (
     health,
     models,
     query,
+    rerank,
     search,
     sessions,
     transfers,
@@ -37,6 +38,7 @@ STATIC = Path(__file__).parent / "static"
 ROUTERS = (
     query.router,
     search.router,
+    rerank.router,
     chat.router,
     embeddings.router,
     generate.router,

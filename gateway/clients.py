@@ -34,7 +34,7 @@ T = TypeVar("T")
 IDEMPOTENT: Final = {
     "preprocess": ("PlanQuery", "GetServerInfo"),
     "retrieve": (
-        "Search", "Embed", "Score", "CheckDocuments", "GetDocument", "ListDocuments",
+        "Search", "Embed", "Rerank", "Score", "CheckDocuments", "GetDocument", "ListDocuments",
         "ListChunks", "GetCollection", "ListCollections", "ListModels", "GetServerInfo",
         "DeleteTenant", "GetTenantContents",
     ),
@@ -213,6 +213,14 @@ async def embed(
 ) -> retrieve_pb2.EmbedResponse:
     timeout = call.budget.hop()
     rpc = mesh.retrieve.Embed(request, timeout=timeout, metadata=call.metadata)
+    return await _unary(call, "retrieve", rpc)
+
+
+async def rerank(
+    call: Call, mesh: Mesh, request: retrieve_pb2.RerankRequest
+) -> retrieve_pb2.RerankResponse:
+    timeout = call.budget.hop()
+    rpc = mesh.retrieve.Rerank(request, timeout=timeout, metadata=call.metadata)
     return await _unary(call, "retrieve", rpc)
 
 

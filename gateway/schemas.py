@@ -17,6 +17,7 @@ from services.runtime.errors import InvalidArgument
 MAX_QUERY_CHARACTERS = 8000
 MAX_GROUP_SIZE = 100
 MAX_NEIGHBORS = 10
+MAX_RERANK_DEPTH = 200
 MAX_TITLE_CHARACTERS = 1000
 MAX_INT32 = 2**31 - 1
 
@@ -78,7 +79,16 @@ class RetrievalFields(Request):
         description="Weights of the arms of a hybrid search, instead of those that the query and "
         "the collection's calibration suggest.",
     )
-    rerank: bool = False
+    rerank: bool = Field(
+        False,
+        description="Whether a cross-encoder orders the best passages again, within a budget of "
+        "time; the answer's `rerank` says what came of it. See docs/reranking.md.",
+    )
+    rerank_depth: Annotated[int, Field(ge=1, le=MAX_RERANK_DEPTH)] | None = Field(
+        None,
+        description="With `rerank`: how many candidates it reads; the server's setting when "
+        "unset, and at least `top_k`.",
+    )
     filter: dict[str, Any] | None = Field(None, description="See Filters in docs/api.md.")
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,
@@ -106,6 +116,7 @@ class RetrievalFields(Request):
             mode=MODES[self.mode],
             top_k=top_k or 0,
             rerank=self.rerank,
+            rerank_depth=self.rerank_depth or 0,
             filter=chosen,
             weights=retrieve_pb2.ArmWeights(**self.weights.model_dump()) if self.weights else None,
             diversity=self.diversity,
@@ -329,6 +340,18 @@ class CitationView(BaseModel):
     score: float = Field(description="Support of the citing sentences by the quote, 0 to 1.")
 
 
+class RerankingView(BaseModel):
+    """What the reranker did for a search."""
+
+    status: Literal["applied", "timed_out", "failed", "skipped"] = Field(
+        description="Other than applied: the order is the one that the arms gave."
+    )
+    model: str
+    reason: str | None = Field(description="Why it was not applied.")
+    candidates: int = Field(description="How many it read.")
+    milliseconds: float
+
+
 class AnswerView(BaseModel):
     """An answer with what it rests on."""
 
@@ -337,7 +360,10 @@ class AnswerView(BaseModel):
     confidence: float = Field(description="0 to 1, from the support of each sentence.")
     model: str
     usage: UsageView
-    timings: dict[str, float] = Field(description="Milliseconds by hop, with `total`.")
+    timings: dict[str, float] = Field(
+        description="Milliseconds by hop, with `total`; `rerank` is a part of `retrieve`."
+    )
+    rerank: RerankingView | None = Field(None, description="With `rerank`.")
 
 
 class TextView(BaseModel):

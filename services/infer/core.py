@@ -11,18 +11,16 @@ from services.infer.ports import (
     Capabilities,
     Delta,
     Engine,
-    EngineEvent,
     Event,
-    Finish,
     GenerateRequest,
     ModelInfo,
     Started,
-    Task,
     Usage,
 )
-from services.infer.prompt import Prompt, render, summary_parts, summary_request
 from services.infer.validation import validate, validate_support
-from services.runtime.errors import DeadlineExceeded, Internal, NotFound, RagmeshError, Unavailable
+from services.infer.watch import Deadline, timeout, within
+from services.infer.work import Work
+from services.runtime.errors import Internal, NotFound, RagmeshError, Unavailable
 
 DEFAULT_ALIAS = "default"
 STANDING_ALIASES = (DEFAULT_ALIAS, "fast", "smart")
@@ -133,20 +131,46 @@ class Inference:
         budget = self.engine_timeout if request.timeout is None else request.timeout
         end = loop.time() + budget
         request = replace(request, model=route.model, timeout=budget)
-        async with route.provider.admission.slot(end):
+        admission = route.provider.admission
+        async with admission.slot(end, tenant=request.tenant, model=route.model):
             yield Started(route.provider_model, route.alias)
-            async with aclosing(self._events(route, request)) as events:
-                async for event in _checked(events, end, request.n):
-                    yield event
-
-    def _events(self, route: Route, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
-        engine = route.provider.engine
-        if route.capabilities.reads_tasks or request.task is Task.COMPLETE:
-            return engine.generate(request)
-        prompt = Prompt(context_length=route.context_length)
-        if request.task is Task.SUMMARIZE:
-            return _summarize(engine, request, prompt)
-        return engine.generate(render(request, prompt))
+            can = route.capabilities
+            work = Work(
+                route.provider.engine,
+                can,
+                route.context_length,
+                lambda: admission.slot(end, tenant=request.tenant, model=route.model),
+            )
+            said: list[str] = []
+            finished: set[int] = set()
+            usage: Usage | None = None
+            async with within(end):
+                engine_events = await work.begin(request)
+            async with aclosing(engine_events) as events:
+                with Deadline(end) as deadline:
+                    while True:
+                        deadline.begin()
+                        try:
+                            event = await anext(events)
+                        except StopAsyncIteration:
+                            break
+                        except asyncio.CancelledError:
+                            if deadline.struck():
+                                raise timeout() from None
+                            raise
+                        deadline.finish()
+                        if isinstance(event, Delta):
+                            if can.counts_tokens:
+                                said.append(event.text)
+                        elif isinstance(event, Usage):
+                            usage = event
+                            continue
+                        else:
+                            finished.add(event.index)
+                        yield event
+            if len(finished) < request.n:
+                raise Internal("ENGINE_BAD_ANSWER", "The engine's answer broke off.")
+            yield await work.settle(usage, "".join(said))
 
     async def list_models(self) -> list[ListedModel]:
         """Aliases, then every provider's models. An engine that does not answer in time is
@@ -210,70 +234,6 @@ class Inference:
         own = [info for info in infos if info.name == provider.model]
         others = [info for info in infos if info.name != provider.model]
         return [*(own or [ModelInfo(provider.model)]), *others]
-
-
-async def _checked(
-    events: AsyncGenerator[EngineEvent, None], end: float, choices: int
-) -> AsyncGenerator[EngineEvent, None]:
-    """Hold an engine to the port's promise: in time, one finish a choice, usage last."""
-    finished: set[int] = set()
-    spoke = False
-    usage: Usage | None = None
-    while True:
-        try:
-            async with asyncio.timeout_at(end):
-                event = await anext(events, None)
-        except TimeoutError:
-            raise _timeout() from None
-        if event is None:
-            break
-        if isinstance(event, Usage):
-            usage = event
-            continue
-        if isinstance(event, Finish):
-            finished.add(event.index)
-        else:
-            spoke = spoke or bool(event.text or event.tool_calls or event.reasoning)
-        yield event
-    if len(finished) < choices or not (spoke or finished):
-        raise Internal("ENGINE_BAD_ANSWER", "The engine's answer broke off.")
-    yield usage or Usage(estimated=True)
-
-
-async def _summarize(
-    engine: Engine, request: GenerateRequest, prompt: Prompt
-) -> AsyncGenerator[EngineEvent, None]:
-    """Summarise in one call, or part by part and then the parts' summaries."""
-    parts = summary_parts(request, prompt)
-    spent = Usage()
-    if len(parts) > 1:
-        notes: list[str] = []
-        for part in parts:
-            text, usage = await _joined(engine, summary_request(request, part, partial=True))
-            notes.append(text)
-            spent += usage
-        text = "\n\n".join(notes)
-    else:
-        text = parts[0]
-    async with aclosing(engine.generate(summary_request(request, text))) as events:
-        async for event in events:
-            yield spent + event if isinstance(event, Usage) else event
-
-
-async def _joined(engine: Engine, request: GenerateRequest) -> tuple[str, Usage]:
-    texts: list[str] = []
-    usage = Usage(estimated=True)
-    async with aclosing(engine.generate(request)) as events:
-        async for event in events:
-            if isinstance(event, Delta):
-                texts.append(event.text)
-            elif isinstance(event, Usage):
-                usage = event
-    return "".join(texts), usage
-
-
-def _timeout() -> DeadlineExceeded:
-    return DeadlineExceeded("ENGINE_TIMEOUT", "The engine did not answer in time.")
 
 
 def _unknown(name: str) -> NotFound:

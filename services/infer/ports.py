@@ -165,6 +165,8 @@ class Passage:
     page: int | None = None
     language: str = "und"
     score: float = 0.0
+    document_id: str = ""
+    chunk_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,8 @@ class GenerateRequest:
     guide: Guide | None = None
     continue_final: bool = False
     """Go on with the last message, an assistant's, instead of beginning a new one."""
+    tenant: str = ""
+    """Whose share of the engine it takes."""
 
     @property
     def question(self) -> str:
@@ -299,6 +303,8 @@ class Capabilities:
     tools: bool = False
     tool_choice: bool = False
     """A call can be required, or its function named."""
+    parallel_tool_calls: bool = False
+    """Whether several calls may come at once can be chosen."""
     json_object: bool = False
     json_schema: bool = False
     guides: frozenset[GuideKind] = frozenset()
@@ -391,6 +397,15 @@ class TokenCounter(Protocol):
         Raises:
             RagmeshError: it cannot now; the caller then estimates.
         """
+        ...
+
+
+@runtime_checkable
+class TextCounter(TokenCounter, Protocol):
+    """An engine that counts what was said too, because it does not always tell."""
+
+    async def count_text(self, model: str, text: str) -> int:
+        """Tokens of a bare text, without any that begin or end it. Raises as `count_tokens`."""
         ...
 
 

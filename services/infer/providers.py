@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from services.infer.adapters import PLANNED, REGISTRY
 from services.infer.admission import Admission
 from services.infer.core import Provider
+from services.infer.ports import ModelManager
 from services.infer.settings import LEGACY_BACKENDS, EngineSettings, InferSettings
 from services.runtime.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from services.runtime.registry import resolve
@@ -56,12 +57,17 @@ def build_provider(
             )
     else:
         own = own.filled(general)
+    engine = resolve(registry, name, what).from_settings(own)
     return Provider(
         name,
-        resolve(registry, name, what).from_settings(own),
+        engine,
         Admission(
             own.max_concurrency or settings.max_concurrency,
             settings.max_queue if own.max_queue is None else own.max_queue,
+            provider=name,
+            model_limits=own.model_concurrency,
+            weights=settings.tenant_weights,
+            manager=engine if isinstance(engine, ModelManager) else None,
         ),
         own.model,
         own.context_length or settings.context_length,

@@ -158,6 +158,16 @@ class InferSettings(RuntimeSettings):
     """Generations at a time, per provider."""
     max_queue: int = Field(256, ge=0)
     """Generations that wait for their turn, per provider; more are shed."""
+    tenant_weights: dict[str, float] = {}
+    """JSON object, tenant id -> its share of a busy engine relative to other tenants', which is 1
+    where it is not named."""
+
+    @field_validator("tenant_weights")
+    @classmethod
+    def _positive(cls, weights: dict[str, float]) -> dict[str, float]:
+        if any(not 0 < weight < float("inf") for weight in weights.values()):
+            raise ValueError("weights must be above 0")
+        return weights
 
     @field_validator("model_aliases")
     @classmethod

@@ -45,6 +45,8 @@ def validate_support(request: GenerateRequest, can: Capabilities) -> None:
         _unsupported("tools", "calling tools")
     if choice is not None and choice.mode in _FORCED and not can.tool_choice:
         _unsupported("tool_choice", "calls that must be made")
+    if request.tools and request.parallel_tool_calls is not None and not can.parallel_tool_calls:
+        _unsupported("parallel_tool_calls", "choosing how calls come")
     wanted = request.response_format.type
     if (wanted is FormatType.JSON_OBJECT and not can.json_object) or (
         wanted is FormatType.JSON_SCHEMA and not can.json_schema

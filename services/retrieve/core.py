@@ -27,19 +27,25 @@ from services.retrieve.ports import (
     EncoderFacts,
     Matrix,
     NewCollection,
+    Reranker,
     Store,
     StoredChunk,
 )
 from services.retrieve.relevance import Scale, measure
+from services.retrieve.reranking import (
+    DEFAULT_RERANKER_ALIAS,
+    Reranking,
+    reranker_not_configured,
+)
 from services.retrieve.results import Results
-from services.retrieve.searches import Found, Search, check_search
+from services.retrieve.searches import Found, Search, check_search, query_text
 from services.retrieve.tasks import together
+from services.runtime.deadlines import Budget
 from services.runtime.errors import (
     Aborted,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    RagmeshError,
     Unavailable,
 )
 from services.text.language import detect_language
@@ -55,6 +61,7 @@ DEFAULT_ENCODER_ALIAS = "default-embedding"
 MAX_EMBED_INPUTS = 2048
 MAX_SCORE_TEXTS = 256
 MAX_RERANK_TEXTS = 1000
+MAX_RERANK_CHARACTERS = 100_000
 MAX_CHECKED_DOCUMENTS = 1000
 MAX_DESCRIPTION = 1000
 MIN_CHUNK_TOKENS = 16
@@ -75,6 +82,16 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """Documents by relevance."""
+
+    places: Sequence[tuple[int, float]]
+    """Positions with their scores, the best first."""
+    model: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionOptions:
     """Defaults and limits of new collections."""
 
@@ -87,11 +104,17 @@ class Retrieval:
     """Searching, embedding and keeping house. Indexing is `services.retrieve.indexing`."""
 
     def __init__(
-        self, store: Store, encoder: Encoder, analyzer: Analyzer, options: CollectionOptions
+        self,
+        store: Store,
+        encoder: Encoder,
+        analyzer: Analyzer,
+        options: CollectionOptions,
+        reranking: Reranking | None = None,
     ) -> None:
         self.store = store
         self.encoder = encoder
         self.analyzer = analyzer
+        self.reranking = reranking
         self.learning = Learning(store, encoder, analyzer)
         self._options = options
         self._measured: Scale | None = None
@@ -132,22 +155,38 @@ class Retrieval:
             )
 
     async def start(self) -> None:
-        """Return when everything can work; store and encoder start side by side."""
+        """Return when everything can work; store and models start side by side."""
         await together(
-            self.store.start(), self.encoder.start(), asyncio.to_thread(self.analyzer.start)
+            self.store.start(), self._start_models(), asyncio.to_thread(self.analyzer.start)
         )
         self.learning.start()
 
+    async def _start_models(self) -> None:
+        """One after the other: they import the same libraries, which two threads must not."""
+        await self.encoder.start()
+        if self.reranking is not None:
+            await self.reranking.reranker.start()
+
     async def aclose(self) -> None:
         await self.learning.aclose()
+        if self.reranking is not None:
+            await self.reranking.reranker.aclose()
         await self.encoder.aclose()
         await self.store.aclose()
 
     # Search
 
-    async def search(self, tenant: str, request: Search) -> Found:
-        if request.rerank:
+    async def search(self, tenant: str, request: Search, time_left: float | None = None) -> Found:
+        """The hits of a search.
+
+        Args:
+            tenant: whose collection it is.
+            request: what is asked.
+            time_left: seconds until the caller's deadline.
+        """
+        if request.rerank and self.reranking is None:
             raise reranker_not_configured("rerank")
+        deadline = None if time_left is None else Budget(time_left)
         queries = check_search(request)
         if request.filter is not None:
             check_filter(request.filter)
@@ -173,6 +212,8 @@ class Retrieval:
             collection=collection,
             search=request,
             plans=plans,
+            reranking=self.reranking if request.rerank else None,
+            deadline=deadline,
         )
         with SEARCH_SECONDS.labels(request.mode).time():
             return await results.find()
@@ -267,6 +308,49 @@ class Retrieval:
                 field=f"inputs[{index}]",
             )
         return self.encoder.wrap(ids)
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, model: str = "", top_n: int = 0
+    ) -> Ranked:
+        """Documents by their relevance to a query, whatever their language."""
+        reranker = self._reranker(model)
+        text = query_text(query, "query")
+        _check_count(documents, MAX_RERANK_TEXTS, "documents")
+        if top_n < 0:
+            raise InvalidArgument("TOP_N_OUT_OF_RANGE", "top_n is at least 1.", field="top_n")
+        for index, one in enumerate(documents):
+            if not one.strip():
+                raise InvalidArgument(
+                    "INPUT_EMPTY", "A document is empty.", field=f"documents[{index}]"
+                )
+            if len(one) > MAX_RERANK_CHARACTERS:
+                raise InvalidArgument(
+                    "INPUT_TOO_LONG",
+                    f"A document has at most {MAX_RERANK_CHARACTERS} characters.",
+                    field=f"documents[{index}]",
+                )
+        made = await reranker.rerank(text, [normalize(one) for one in documents])
+        places = sorted(enumerate(made.values), key=lambda one: (-one[1], one[0]))
+        return Ranked(places[: top_n or None], reranker.facts.name, made.tokens)
+
+    def _reranker(self, model: str) -> Reranker:
+        """The reranker of a name.
+
+        Raises:
+            FailedPrecondition: RERANKER_NOT_CONFIGURED.
+            NotFound: MODEL_NOT_FOUND.
+        """
+        if self.reranking is None:
+            raise reranker_not_configured("model")
+        reranker = self.reranking.reranker
+        facts = reranker.facts
+        if model not in ("", facts.name, facts.id, DEFAULT_RERANKER_ALIAS):
+            raise NotFound(
+                "MODEL_NOT_FOUND",
+                f"The reranker {model[:100]!r} does not exist; there is {facts.name!r}.",
+                field="model",
+            )
+        return reranker
 
     async def score(self, sentences: Sequence[str], passages: Sequence[str]) -> Matrix:
         """Cosines of shape (sentences, passages); NaN where the encoder does not cover a text."""
@@ -444,13 +528,6 @@ def check_name(name: str) -> None:
             "letter or digit and is in Unicode's NFC form.",
             field="name",
         )
-
-
-def reranker_not_configured(field: str) -> RagmeshError:
-    """The answer while no reranker is there."""
-    return FailedPrecondition(
-        "RERANKER_NOT_CONFIGURED", "No reranker is configured; ask without it.", field=field
-    )
 
 
 def _check_count(inputs: Sequence[object], most: int, field: str) -> None:

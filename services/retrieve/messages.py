@@ -28,6 +28,12 @@ STATUSES = {
     ports.PublishStatus.REPLACED.value: pb.INDEX_STATUS_REPLACED,
     ports.PublishStatus.UNCHANGED.value: pb.INDEX_STATUS_UNCHANGED,
 }
+_RERANK_STATUSES = {
+    searches.RerankStatus.APPLIED: pb.RERANK_STATUS_APPLIED,
+    searches.RerankStatus.TIMED_OUT: pb.RERANK_STATUS_TIMED_OUT,
+    searches.RerankStatus.FAILED: pb.RERANK_STATUS_FAILED,
+    searches.RerankStatus.SKIPPED: pb.RERANK_STATUS_SKIPPED,
+}
 
 
 def search(request: pb.SearchRequest, attributes: ports.Attributes) -> searches.Search:
@@ -39,6 +45,7 @@ def search(request: pb.SearchRequest, attributes: ports.Attributes) -> searches.
         top_k=request.top_k,
         filter=_filter(request.filter) if request.HasField("filter") else None,
         rerank=request.rerank,
+        rerank_depth=request.rerank_depth,
         weights=(
             ports.ArmWeights(request.weights.dense, request.weights.sparse)
             if request.HasField("weights")
@@ -281,6 +288,12 @@ def search_response(found: searches.Found) -> pb.SearchResponse:
             )
             for one in found.reasons
         )
+    if found.rerank is not None:
+        response.rerank.status = _RERANK_STATUSES[found.rerank.status]
+        response.rerank.model = found.rerank.model
+        response.rerank.reason = found.rerank.reason
+        response.rerank.candidates = found.rerank.candidates
+        response.rerank.seconds = found.rerank.seconds
     return response
 
 
@@ -296,6 +309,7 @@ def _hit(hit: searches.Hit) -> pb.Hit:
         sparse_rank=candidate.sparse_rank,
         dense_score=candidate.dense_score,
         sparse_score=candidate.sparse_score,
+        rerank_score=hit.rerank_score,
         before=[passage(one, 0.0) for one in hit.before],
         after=[passage(one, 0.0) for one in hit.after],
     )

@@ -10,17 +10,14 @@ import grpc
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
 from services.retrieve import messages, ports
-from services.retrieve.core import (
-    DEFAULT_ENCODER_ALIAS,
-    Retrieval,
-    reranker_not_configured,
-    visible,
-)
+from services.retrieve.core import DEFAULT_ENCODER_ALIAS, Retrieval, visible
 from services.retrieve.exporting import export
 from services.retrieve.indexing import Indexing
 from services.retrieve.moving import move
 from services.retrieve.reindexing import Reindexing
+from services.retrieve.reranking import DEFAULT_RERANKER_ALIAS
 from services.runtime.context import current_caller
+from services.runtime.deadlines import time_remaining
 from services.runtime.errors import InvalidArgument, RagmeshError
 from services.runtime.limits import UPLOAD_FRAME_BYTES
 from services.runtime.version import VERSION
@@ -56,6 +53,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         found = await self._retrieval.search(
             caller.tenant,
             messages.search(request, caller.attributes),
+            time_remaining(context),
         )
         return messages.search_response(found)
 
@@ -77,7 +75,17 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         )
 
     async def Rerank(self, request: pb.RerankRequest, context: Context) -> pb.RerankResponse:
-        raise reranker_not_configured("model")
+        ranked = await self._retrieval.rerank(
+            request.query, request.documents, model=request.model, top_n=request.top_n
+        )
+        return pb.RerankResponse(
+            results=[
+                pb.RerankResult(index=index, relevance_score=score)
+                for index, score in ranked.places
+            ],
+            model=ranked.model,
+            tokens=ranked.tokens,
+        )
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         matrix = await self._retrieval.score(request.sentences, request.passages)
@@ -292,7 +300,21 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             languages=facts.languages,
             owned_by=facts.owned_by,
         )
-        return pb.ListModelsResponse(models=[model])
+        if self._retrieval.reranking is None:
+            return pb.ListModelsResponse(models=[model])
+        reranker = self._retrieval.reranking.reranker.facts
+        also = pb.Model(
+            id=reranker.name,
+            aliases=[
+                DEFAULT_RERANKER_ALIAS,
+                *([reranker.id] if reranker.id != reranker.name else []),
+            ],
+            kind=pb.MODEL_KIND_RERANKER,
+            max_tokens=reranker.max_tokens,
+            languages=reranker.languages,
+            owned_by=reranker.owned_by,
+        )
+        return pb.ListModelsResponse(models=[model, also])
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context

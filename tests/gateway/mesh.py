@@ -16,6 +16,7 @@ from services.runtime.context import current_caller
 from services.runtime.errors import (
     Aborted,
     AlreadyExists,
+    FailedPrecondition,
     InvalidArgument,
     NotFound,
     RagmeshError,
@@ -192,6 +193,11 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
     answer: retrieve_pb2.SearchResponse | None = None
     """Of every search; None for `found` with ranks."""
     embeds: list[retrieve_pb2.EmbedRequest] = field(default_factory=list)
+    reranks: list[retrieve_pb2.RerankRequest] = field(default_factory=list)
+    reranker: bool = True
+    reranked: retrieve_pb2.Reranking | None = None
+    """What searches that ask for it say of the reranker; their hits are turned round then."""
+    rerank_tokens: int = 12
     collections: dict[tuple[str, str], dict] = field(default_factory=dict)
     callers: list = field(default_factory=list)
     headers: list[retrieve_pb2.IndexHeader] = field(default_factory=list)
@@ -236,12 +242,31 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
             retrieve_pb2.Hit(passage=each, dense_rank=rank)
             for rank, each in enumerate(self.found, start=1)
         ]
+        if request.rerank and self.reranked is not None:
+            for place, hit in enumerate(hits):
+                hit.rerank_score = (place + 1) / 10
+            return retrieve_pb2.SearchResponse(hits=hits[::-1], rerank=self.reranked)
         return retrieve_pb2.SearchResponse(hits=hits)
 
     async def Embed(self, request, context):
         self.embeds.append(request)
         values = [retrieve_pb2.Embedding(values=[0.5, -0.25]) for _ in request.inputs]
         return retrieve_pb2.EmbedResponse(embeddings=values, model="fake-encoder", tokens=4)
+
+    async def Rerank(self, request, context):
+        self.reranks.append(request)
+        if not self.reranker:
+            raise FailedPrecondition(
+                "RERANKER_NOT_CONFIGURED", "No reranker is configured.", field="model"
+            )
+        lengths = sorted(enumerate(map(len, request.documents)), key=lambda one: -one[1])
+        results = [
+            retrieve_pb2.RerankResult(index=index, relevance_score=length / 100)
+            for index, length in lengths[: request.top_n or None]
+        ]
+        return retrieve_pb2.RerankResponse(
+            results=results, model="fake-reranker", tokens=self.rerank_tokens
+        )
 
     async def CheckDocuments(self, request, context):
         known = self.documents(request.collection)
@@ -435,7 +460,14 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
         model = retrieve_pb2.Model(
             id="fake-encoder", aliases=["default-embedding"], owned_by="fake"
         )
-        return retrieve_pb2.ListModelsResponse(models=[model])
+        reranker = retrieve_pb2.Model(
+            id="fake-reranker",
+            aliases=["default-reranker"],
+            owned_by="fake",
+            kind=retrieve_pb2.MODEL_KIND_RERANKER,
+        )
+        models = [model, reranker] if self.reranker else [model]
+        return retrieve_pb2.ListModelsResponse(models=models)
 
     async def GetServerInfo(self, request, context):
         return retrieve_pb2.GetServerInfoResponse(

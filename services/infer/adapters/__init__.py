@@ -9,11 +9,18 @@ settings of all providers are read, so it imports without its vendor's package: 
 from collections.abc import Mapping
 
 REGISTRY: Mapping[str, str] = {
+    "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
+    "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
+    "sglang": "services.infer.adapters.sglang:SglangEngine",
+    "tgi": "services.infer.adapters.tgi:TgiEngine",
+    "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
+    "transformers": "services.infer.adapters.transformers:TransformersEngine",
     "vllm": "services.infer.adapters.vllm:VllmEngine",
+    "vllm-local": "services.infer.adapters.vllm_local:VllmLocalEngine",
 }
 """Provider -> its engine's class."""
 
@@ -21,17 +28,10 @@ PLANNED = frozenset(
     {
         "aira",
         "anthropic",
-        "azure",
         "litellm",
-        "llamacpp",
         "ollama",
-        "sglang",
-        "tgi",
-        "transformers",
         "triton",
-        "trtllm",
         "vllm-grpc",
-        "vllm-local",
     }
 )
 """Providers that a later version brings: asking for one stops the start and says so."""

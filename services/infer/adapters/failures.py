@@ -131,6 +131,24 @@ def parse_error(body: bytes | str) -> VendorError:
     )
 
 
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from `retry-after-ms` or `retry-after` (seconds or a date)."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * unit
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(value).timestamp() - time()
+            except ValueError:
+                continue
+        if 0 <= seconds < 86_400:
+            return seconds
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorTable:
     """A vendor's failures in our terms; what it does not name falls back on `STATUSES`."""
@@ -144,6 +162,8 @@ class ErrorTable:
     numbers: tuple[re.Pattern[str], ...] = ()
     """Patterns with groups `needed` and `limit`, of messages about the context's length."""
     parse: Callable[[bytes | str], VendorError] = parse_error
+    delay: Callable[[Mapping[str, str]], float | None] = retry_after
+    """Seconds until a retry, from the answer's headers."""
 
     def error(
         self, status: int, body: bytes | str = b"", headers: Mapping[str, str] | None = None
@@ -157,7 +177,7 @@ class ErrorTable:
         message = meaning.message
         if field and meaning in (REFUSED, UNSUPPORTED):
             message = f"{message[:-1]}: {field}."
-        delay = retry_after(headers or {})
+        delay = self.delay(headers or {})
         return meaning.kind(
             meaning.reason,
             message,
@@ -200,24 +220,6 @@ def failure(meaning: Meaning, retry_after: float | None = None) -> RagmeshError:
         meaning.message,
         retry_after=meaning.retry_after if retry_after is None else retry_after,
     )
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from `retry-after-ms` or `retry-after` (seconds or a date)."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) * unit
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - time()
-            except ValueError:
-                continue
-        if 0 <= seconds < 86_400:
-            return seconds
-    return None
 
 
 def _keys(*values: Any) -> tuple[str, ...]:

@@ -47,11 +47,16 @@ def body_of(request: GenerateRequest) -> dict[str, Any]:
     if request.task is Task.COMPLETE:
         body["prompt"] = request.text
     else:
-        body["messages"] = [_message(message) for message in request.messages]
+        body["messages"] = messages_of(request)
     if request.n > 1:
         body["n"] = request.n
     body |= _sampling(request) | _logprobs(request) | _tools(request) | _format(request)
     return body
+
+
+def messages_of(request: GenerateRequest) -> list[dict[str, Any]]:
+    """The messages as the protocol has them."""
+    return [_message(message) for message in request.messages]
 
 
 def events_of(chunk: Mapping[str, Any]) -> list[EngineEvent]:

@@ -9,12 +9,21 @@ from typing import Any, ClassVar
 from services.infer.adapters.failures import (
     BAD,
     CUT,
+    DOWN,
     NO_MODEL,
     WRONG_ADDRESS,
     ErrorTable,
     failure,
 )
-from services.infer.adapters.http import OK, HttpServer, Reply, bearer, parse_json, with_version
+from services.infer.adapters.http import (
+    OK,
+    HttpServer,
+    Reply,
+    bearer,
+    parse_json,
+    with_version,
+    without_version,
+)
 from services.infer.adapters.openai_body import body_of, events_of
 from services.infer.adapters.openai_errors import OPENAI_ERRORS
 from services.infer.adapters.sse import EventSplitter
@@ -32,6 +41,26 @@ from services.infer.settings import ServerSettings
 from services.infer.tokens import estimate_tokens
 from services.runtime.errors import RagmeshError
 
+FAMILY = Capabilities(
+    tools=True,
+    tool_choice=True,
+    parallel_tool_calls=True,
+    json_object=True,
+    json_schema=True,
+    logprobs=True,
+    multiple_choices=True,
+    vision=True,
+    seed=True,
+    top_k=True,
+    penalties=True,
+    logit_bias=True,
+    max_stops=4,
+    completions=True,
+    lists_all=False,
+)
+"""What servers of the family take. Whether a model calls tools or reads images is the server's to
+say: it refuses clearly."""
+
 ASKING_TIMEOUT = 5.0
 """Seconds that a server may take to say what it is and has."""
 _LISTING_AGE = 60.0
@@ -46,7 +75,7 @@ class OpenAIProtocolEngine:
     otherwise: class attributes for facts, the methods without an underscore for behaviour."""
 
     Settings: ClassVar[type[ServerSettings]] = ServerSettings
-    can: ClassVar[Capabilities] = Capabilities()
+    can: ClassVar[Capabilities] = FAMILY
     errors: ClassVar[ErrorTable] = OPENAI_ERRORS
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -112,6 +141,31 @@ class OpenAIProtocolEngine:
     async def check(self) -> None:
         """Return when the server can work; errors as `ready`."""
         await self._listed(_READY_AGE)
+
+    async def healthy(self, path: str) -> None:
+        """Ask a health route, which lies beside ``/v1``.
+
+        Raises:
+            Unavailable: ENGINE_UNAVAILABLE, whatever else the server answers.
+        """
+        url = without_version(self.server.url) + path
+        answer = await self.server.request("GET", url, timeout=ASKING_TIMEOUT)
+        if answer.status in (401, 403):
+            raise self.errors.error(answer.status, answer.body)
+        if answer.status != OK:
+            raise failure(DOWN)
+
+    async def counted(self, path: str, body: Any) -> Any:
+        """Ask a route beside ``/v1`` that counts tokens, and parse its answer.
+
+        Raises:
+            RagmeshError: it does not count.
+        """
+        url = without_version(self.server.url) + path
+        answer = await self.server.request("POST", url, body, timeout=ASKING_TIMEOUT)
+        if answer.status != OK:
+            raise self.errors.error(answer.status, answer.body, answer.headers)
+        return answer.json()
 
     # the port
 

@@ -143,6 +143,7 @@ class ScriptedEngine:
         return Capabilities(
             tools=True,
             tool_choice=True,
+            parallel_tool_calls=True,
             json_object=True,
             json_schema=True,
             guides=frozenset(GuideKind),

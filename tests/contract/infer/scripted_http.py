@@ -41,6 +41,8 @@ class ScriptedServer(Rig):
     failures: ClassVar[dict[str, Failure]] = {}
     """Behaviour -> the vendor's own answer."""
     content_type: ClassVar[str] = "text/event-stream"
+    lead: ClassVar[int] = 1
+    """Pieces of a stream that come before the first delta."""
 
     def __init__(self) -> None:
         self.mode = ""
@@ -139,8 +141,7 @@ class Reply:
         self.closed = True
 
     async def stream(self, pieces: Iterable[str]) -> None:
-        """Send the pieces, each as it is, in the way the server was told to behave. The second
-        piece counts as the first delta."""
+        """Send the pieces, each as it is, in the way the server was told to behave."""
         server = self._server
         server._running += 1
         gone = asyncio.ensure_future(self._reader.read(1))
@@ -173,9 +174,9 @@ class Reply:
             else:
                 self._chunk(data)
                 await self._writer.drain()
-            if number == 1 and mode == rig.HANG:
+            if number == self._server.lead and mode == rig.HANG:
                 await self._left(gone)
-            if number == 1 and mode == rig.CUT:
+            if number == self._server.lead and mode == rig.CUT:
                 break
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -45,9 +45,10 @@ from services.infer.providers import build_provider
 from services.infer.settings import LEGACY_BACKENDS, EngineSettings, InferSettings
 from services.runtime.errors import InvalidArgument, NotFound, RagmeshError
 from services.runtime.registry import resolve
+from tests.conftest import NOT_APPLICABLE
 from tests.contract.infer import rig
 from tests.contract.infer.rig import Rig
-from tests.contract.infer.rows import ALL, ROWS, ScriptedRig
+from tests.contract.infer.rows import ALL, MORE, REAL, ROWS, Row, ScriptedRig
 from tests.until import until
 
 TEXT = (
@@ -100,7 +101,7 @@ class Harness:
 
     def needs(self, behaviour: str) -> None:
         if behaviour not in self.rig.can:
-            pytest.skip(f"{self.name} cannot be made to {behaviour}")
+            pytest.skip(f"{NOT_APPLICABLE}{self.name} cannot be made to {behaviour}")
 
     async def events(self, request: GenerateRequest) -> list[Event]:
         return [event async for event in self.stream(request)]
@@ -118,8 +119,11 @@ class Harness:
 
 
 @asynccontextmanager
-async def harness(provider: str, limit: int = 8) -> AsyncIterator[Harness]:
-    async with ROWS[provider]() as surroundings:
+async def harness(
+    case: str, limit: int = 8, rows: Mapping[str, Row] = ROWS
+) -> AsyncIterator[Harness]:
+    provider, row = MORE[case] if case in MORE else (case, rows[case])
+    async with row() as surroundings:
         settings = InferSettings(model_backend=provider)
         built = build_provider(provider, settings, surroundings.settings, registry=ALL)
         built = replace(built, admission=Admission(limit, 4))
@@ -132,14 +136,14 @@ async def harness(provider: str, limit: int = 8) -> AsyncIterator[Harness]:
             await built.engine.aclose()
 
 
-@pytest.fixture(params=sorted(ROWS))
+@pytest.fixture(params=[*sorted(ROWS), *sorted(MORE)])
 async def mesh(request) -> AsyncIterator[Harness]:
     async with harness(request.param) as made:
         yield made
 
 
 def test_every_row_is_tested():
-    assert ROWS.keys() == ALL.keys()
+    assert ROWS.keys() | REAL.keys() == ALL.keys()
 
 
 def test_names_are_kept_apart():
@@ -155,7 +159,7 @@ def test_settings_bear_the_providers_name(provider):
     assert settings.__doc__
 
 
-def test_claims_and_protocols_agree(mesh):
+async def test_claims_and_protocols_agree(mesh):
     can = mesh.can
     assert isinstance(mesh.engine, TokenCounter) or not can.counts_tokens
     assert isinstance(mesh.engine, ModelManager) or not (can.pull or can.load)
@@ -178,7 +182,7 @@ async def test_events_come_in_order_and_no_answer_is_empty(mesh, kind):
 
 async def test_the_known_answer_arrives_whole(mesh):
     if mesh.rig.text is None:
-        pytest.skip(f"{mesh.name} answers as it finds")
+        pytest.skip(f"{NOT_APPLICABLE}{mesh.name} answers as it finds")
     assert await mesh.text(CHAT) == mesh.rig.text
     assert await mesh.text(replace(CHAT, stream=False)) == mesh.rig.text
 
@@ -231,6 +235,7 @@ SCHEMA = '{"type": "object", "properties": {"answer": {"type": "string"}}, "requ
 IMAGE = Message(
     Role.USER, (ContentPart("What is it?"), ContentPart(image_url="data:image/png;base64,aGk="))
 )
+GUIDES = {GuideKind.GRAMMAR: 'root ::= "yes"'}
 GOES_ON = (*CHAT.messages, text_message(Role.ASSISTANT, "こん"))
 
 
@@ -289,7 +294,7 @@ def wishes(can: Capabilities) -> dict[str, tuple[bool, str, GenerateRequest]]:
             f"guide {kind.value}": (
                 kind in can.guides,
                 f"guided_{kind.value}",
-                replace(CHAT, guide=Guide(kind, ("yes",))),
+                replace(CHAT, guide=Guide(kind, (GUIDES.get(kind, "yes"),))),
             )
             for kind in GuideKind
         },
@@ -317,7 +322,7 @@ async def test_as_many_stops_as_it_claims(mesh):
 
 async def test_a_tool_is_called_with_its_arguments(mesh):
     if not mesh.can.tools or not mesh.rig.stands_in:
-        pytest.skip(f"{mesh.name} calls no tools here")
+        pytest.skip(f"{NOT_APPLICABLE}{mesh.name} calls no tools here")
     events = await mesh.events(replace(CHAT, tools=(TOOL,)))
     pieces = [call for event in events if isinstance(event, Delta) for call in event.tool_calls]
     assert [piece.name for piece in pieces if piece.name] == ["weather"]
@@ -339,7 +344,7 @@ async def test_structured_answers_are_json(mesh):
 
 async def test_logprobs_cover_the_text(mesh):
     if not mesh.can.logprobs:
-        pytest.skip(f"{mesh.name} has no log-probabilities")
+        pytest.skip(f"{NOT_APPLICABLE}{mesh.name} has no log-probabilities")
     events = await mesh.events(replace(CHAT, top_logprobs=1))
     tokens = [token for e in events if isinstance(e, Delta) for token in e.logprobs]
     text = "".join(event.text for event in events if isinstance(event, Delta))
@@ -373,9 +378,9 @@ async def test_closing_the_generator_ends_the_engines_work(mesh):
     await until(lambda: not mesh.rig.running and mesh.rig.aborted == 1)
 
 
-@pytest.mark.parametrize("provider", sorted(ROWS))
-async def test_leaving_the_queue_asks_nothing_of_the_engine(provider):
-    async with harness(provider, limit=1) as mesh:
+@pytest.mark.parametrize("case", [*sorted(ROWS), *sorted(MORE)])
+async def test_leaving_the_queue_asks_nothing_of_the_engine(case):
+    async with harness(case, limit=1) as mesh:
         mesh.needs(rig.STALL)
         mesh.rig.behave(rig.STALL)
         first = asyncio.ensure_future(mesh.events(CHAT))

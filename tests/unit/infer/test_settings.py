@@ -133,7 +133,7 @@ def test_an_alias_needs_a_provider_and_a_model(monkeypatch, target):
 
 def test_a_planned_provider_stops_the_start_and_says_so():
     with pytest.raises(Unimplemented, match="a later version brings it"):
-        build(InferSettings(model_backend="trt"))
+        build(InferSettings(model_backend="anthropic"))
 
 
 def test_an_unknown_provider_stops_the_start_and_lists_the_known():

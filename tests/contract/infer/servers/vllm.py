@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from services.infer.adapters.vllm import VllmSettings
 from tests.contract.infer import rig
-from tests.contract.infer.scripted_http import Failure
+from tests.contract.infer.scripted_http import Asked, Failure, Reply
 from tests.contract.infer.servers.openai import KEY, MODEL, OpenAIServer, refusal
 
 
@@ -16,6 +16,13 @@ class VllmServer(OpenAIServer):
     """vLLM 0.32."""
 
     stands_in = "a scripted server of vLLM's API"
+    can = OpenAIServer.can - {rig.FILTER}
+    known = OpenAIServer.known | {
+        "structured_outputs",
+        "continue_final_message",
+        "add_generation_prompt",
+        "min_p",
+    }
     failures: ClassVar[dict[str, Failure]] = {
         **OpenAIServer.failures,
         rig.CONTEXT: Failure(
@@ -29,6 +36,8 @@ class VllmServer(OpenAIServer):
             ),
         ),
         rig.AUTH: Failure(401, {"error": "Unauthorized"}),
+        rig.OVERLOAD: Failure(503, refusal("Server overloaded", "ServiceUnavailableError", 503)),
+        rig.DOWN: Failure(500, refusal("EngineCore died", "InternalServerError", 500)),
     }
 
     def start(self) -> None:
@@ -39,3 +48,20 @@ class VllmServer(OpenAIServer):
 
     def no_model(self) -> Failure:
         return Failure(404, refusal("The model does not exist.", "NotFoundError", 404, "model"))
+
+    def problem(self, body: dict[str, Any]) -> Failure | None:
+        if body.get("continue_final_message") and body.get("add_generation_prompt", True):
+            return Failure(400, refusal("both are set", "BadRequestError", 400))
+        guides = body.get("structured_outputs")
+        if guides is not None and guides.keys() - {"json", "regex", "choice", "grammar"}:
+            return Failure(400, refusal("unknown guide", "BadRequestError", 400))
+        return super().problem(body)
+
+    async def other(self, asked: Asked, reply: Reply) -> None:
+        if asked.path == "/health":
+            return await reply.send(200, "")
+        if asked.path == "/tokenize":
+            said = str(asked.body.get("prompt") or asked.body["messages"])
+            count = -(-len(said) // 4)
+            return await reply.send(200, {"count": count, "max_model_len": 512, "tokens": []})
+        return await super().other(asked, reply)

@@ -31,6 +31,14 @@ class GroupBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GROUP_BY_UNSPECIFIED: _ClassVar[GroupBy]
     GROUP_BY_DOCUMENT: _ClassVar[GroupBy]
 
+class RerankStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RERANK_STATUS_UNSPECIFIED: _ClassVar[RerankStatus]
+    RERANK_STATUS_APPLIED: _ClassVar[RerankStatus]
+    RERANK_STATUS_TIMED_OUT: _ClassVar[RerankStatus]
+    RERANK_STATUS_FAILED: _ClassVar[RerankStatus]
+    RERANK_STATUS_SKIPPED: _ClassVar[RerankStatus]
+
 class IndexStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     INDEX_STATUS_UNSPECIFIED: _ClassVar[IndexStatus]
@@ -52,6 +60,11 @@ INPUT_TYPE_QUERY: InputType
 INPUT_TYPE_PASSAGE: InputType
 GROUP_BY_UNSPECIFIED: GroupBy
 GROUP_BY_DOCUMENT: GroupBy
+RERANK_STATUS_UNSPECIFIED: RerankStatus
+RERANK_STATUS_APPLIED: RerankStatus
+RERANK_STATUS_TIMED_OUT: RerankStatus
+RERANK_STATUS_FAILED: RerankStatus
+RERANK_STATUS_SKIPPED: RerankStatus
 INDEX_STATUS_UNSPECIFIED: IndexStatus
 INDEX_STATUS_INDEXED: IndexStatus
 INDEX_STATUS_REPLACED: IndexStatus
@@ -61,7 +74,7 @@ MODEL_KIND_ENCODER: ModelKind
 MODEL_KIND_RERANKER: ModelKind
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "query", "language", "mode", "top_k", "filter", "rerank", "weights", "queries", "diversity", "group_by", "group_size", "min_score", "relevant_only", "highlights", "neighbors", "explain")
+    __slots__ = ("collection", "query", "language", "mode", "top_k", "filter", "rerank", "weights", "queries", "diversity", "group_by", "group_size", "min_score", "relevant_only", "highlights", "neighbors", "explain", "rerank_depth")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +92,7 @@ class SearchRequest(_message.Message):
     HIGHLIGHTS_FIELD_NUMBER: _ClassVar[int]
     NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    RERANK_DEPTH_FIELD_NUMBER: _ClassVar[int]
     collection: str
     query: str
     language: str
@@ -96,17 +110,34 @@ class SearchRequest(_message.Message):
     highlights: bool
     neighbors: int
     explain: bool
-    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., language: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., rerank: _Optional[bool] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., queries: _Optional[_Iterable[str]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
+    rerank_depth: int
+    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., language: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., rerank: _Optional[bool] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., queries: _Optional[_Iterable[str]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ..., rerank_depth: _Optional[int] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "weights", "explanation")
+    __slots__ = ("hits", "weights", "explanation", "rerank")
     HITS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     weights: ArmWeights
     explanation: SearchExplanation
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., explanation: _Optional[_Union[SearchExplanation, _Mapping]] = ...) -> None: ...
+    rerank: Reranking
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., explanation: _Optional[_Union[SearchExplanation, _Mapping]] = ..., rerank: _Optional[_Union[Reranking, _Mapping]] = ...) -> None: ...
+
+class Reranking(_message.Message):
+    __slots__ = ("status", "model", "reason", "candidates", "seconds")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    status: RerankStatus
+    model: str
+    reason: str
+    candidates: int
+    seconds: float
+    def __init__(self, status: _Optional[_Union[RerankStatus, str]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., candidates: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class SearchExplanation(_message.Message):
     __slots__ = ("queries", "candidates")

@@ -28,11 +28,12 @@ class RetrieveServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.SearchRequest, _retrieve_pb2.SearchResponse]
-    """Searches a collection.
+    """Searches a collection. A reranker that fails, or is not done in time, fails no search: the hits
+    then come in the order that the arms gave them, and `rerank` says why.
 
     Errors: INVALID_ARGUMENT WEIGHTS_INVALID, QUERY_EMPTY, QUERY_TOO_LONG, QUERIES_INVALID, TOP_K_OUT_OF_RANGE,
     FILTER_INVALID, DIVERSITY_OUT_OF_RANGE, GROUP_SIZE_OUT_OF_RANGE, MIN_SCORE_INVALID,
-    NEIGHBORS_OUT_OF_RANGE;
+    NEIGHBORS_OUT_OF_RANGE, RERANK_DEPTH_OUT_OF_RANGE;
     NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
     ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
     ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
@@ -47,8 +48,13 @@ class RetrieveServiceStub:
     Rerank: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.RerankRequest, _retrieve_pb2.RerankResponse]
     """Orders documents by their relevance to a query, with a cross-encoder.
 
-    Errors: INVALID_ARGUMENT QUERY_EMPTY, INPUT_EMPTY, TOO_MANY_INPUTS; NOT_FOUND MODEL_NOT_FOUND;
-    FAILED_PRECONDITION RERANKER_NOT_CONFIGURED (a retry cannot help).
+    Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, INPUT_EMPTY, INPUT_TOO_LONG,
+    TOO_MANY_INPUTS, TOP_N_OUT_OF_RANGE, RERANKER_REFUSED; NOT_FOUND MODEL_NOT_FOUND;
+    FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, RERANKER_AUTHENTICATION_FAILED, RERANKER_MISCONFIGURED;
+    INTERNAL RERANKER_FAILED, RERANKER_BAD_ANSWER (a retry cannot help); UNAVAILABLE
+    RERANKER_LOADING, RERANKER_UNAVAILABLE, RERANKER_OVERLOADED; RESOURCE_EXHAUSTED RERANKER_BUSY,
+    RERANKER_RATE_LIMITED; DEADLINE_EXCEEDED RERANKER_TIMEOUT (safe to retry, after the delay where
+    one is named).
     """
     Score: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.ScoreRequest, _retrieve_pb2.ScoreResponse]
     """Scores how close each sentence is to each passage in meaning.
@@ -200,11 +206,12 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retrieve_pb2.SearchRequest,
         context: _aio.ServicerContext[_retrieve_pb2.SearchRequest, _abc.Awaitable[_retrieve_pb2.SearchResponse]],
     ) -> _abc.Awaitable[_retrieve_pb2.SearchResponse]:
-        """Searches a collection.
+        """Searches a collection. A reranker that fails, or is not done in time, fails no search: the hits
+        then come in the order that the arms gave them, and `rerank` says why.
 
         Errors: INVALID_ARGUMENT WEIGHTS_INVALID, QUERY_EMPTY, QUERY_TOO_LONG, QUERIES_INVALID, TOP_K_OUT_OF_RANGE,
         FILTER_INVALID, DIVERSITY_OUT_OF_RANGE, GROUP_SIZE_OUT_OF_RANGE, MIN_SCORE_INVALID,
-        NEIGHBORS_OUT_OF_RANGE;
+        NEIGHBORS_OUT_OF_RANGE, RERANK_DEPTH_OUT_OF_RANGE;
         NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
         ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
         ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
@@ -231,8 +238,13 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.RerankResponse]:
         """Orders documents by their relevance to a query, with a cross-encoder.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, INPUT_EMPTY, TOO_MANY_INPUTS; NOT_FOUND MODEL_NOT_FOUND;
-        FAILED_PRECONDITION RERANKER_NOT_CONFIGURED (a retry cannot help).
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, INPUT_EMPTY, INPUT_TOO_LONG,
+        TOO_MANY_INPUTS, TOP_N_OUT_OF_RANGE, RERANKER_REFUSED; NOT_FOUND MODEL_NOT_FOUND;
+        FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, RERANKER_AUTHENTICATION_FAILED, RERANKER_MISCONFIGURED;
+        INTERNAL RERANKER_FAILED, RERANKER_BAD_ANSWER (a retry cannot help); UNAVAILABLE
+        RERANKER_LOADING, RERANKER_UNAVAILABLE, RERANKER_OVERLOADED; RESOURCE_EXHAUSTED RERANKER_BUSY,
+        RERANKER_RATE_LIMITED; DEADLINE_EXCEEDED RERANKER_TIMEOUT (safe to retry, after the delay where
+        one is named).
         """
 
     @_abc_1.abstractmethod
