@@ -19,6 +19,7 @@ from bench.harness.runs import Defaults
 BENCHES = {
     "limits": "bench.limits",
     "relay": "bench.relay",
+    "cancel": "bench.cancel",
 }
 """Name -> module. The order is that of the quick run."""
 ROOT = Path(__file__).parent.parent
