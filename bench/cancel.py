@@ -162,11 +162,11 @@ class Leaving(Work):
             await asyncio.sleep(0.2)
 
     async def _run(self, *arguments: str, **variables: str) -> None:
-        self._processes.append(
-            await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *arguments, env={**os.environ, **variables}
-            )
+        environment = {**os.environ, **variables}  # noqa: TID251 - handed on, not read
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", *arguments, env=environment
         )
+        self._processes.append(process)
 
 
 class Engine(asyncio.DatagramProtocol):

@@ -1,5 +1,5 @@
-"""``python -m bench.cancel_engine PORT``: infer, whose scripted engine tells when it starts and when
-it is aborted, by the clock that all processes of a machine share."""
+"""``python -m bench.cancel_engine PORT``: infer, whose scripted engine tells there when it starts
+and when it is aborted, by the clock that all processes of a machine share."""
 
 import socket
 import sys

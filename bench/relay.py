@@ -91,8 +91,9 @@ class Streams(Work):
             await self._channel.close()
 
     async def run(self, *arguments: str, **variables: str) -> asyncio.subprocess.Process:
+        environment = {**os.environ, **variables}  # noqa: TID251 - handed on, not read
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *arguments, env={**os.environ, **variables}
+            sys.executable, "-m", *arguments, env=environment
         )
         self._processes.append(process)
         return process
