@@ -20,6 +20,7 @@ BENCHES = {
     "limits": "bench.limits",
     "relay": "bench.relay",
     "cancel": "bench.cancel",
+    "rerank": "bench.rerank",
 }
 """Name -> module. The order is that of the quick run."""
 ROOT = Path(__file__).parent.parent
