@@ -6,7 +6,7 @@ ENCODERS = {
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
-    "qdrant+local": "services.retrieve.adapters.qdrant:QdrantStore",
+    "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
 }
 SPARSE_BACKENDS = {
     "engine": "services.retrieve.adapters:ANALYZERS",

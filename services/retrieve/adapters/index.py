@@ -7,17 +7,15 @@ moment. Whatever dies in between, orphans are removed when the collection is ope
 """
 
 import bisect
-import hashlib
 import itertools
 import logging
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from services.retrieve.access import id_taken, may_read
 from services.retrieve.adapters.catalog import (
@@ -36,6 +34,7 @@ from services.retrieve.adapters.points import (
     index_of,
     point_id,
     points_of,
+    stored_chunk,
     version_of,
 )
 from services.retrieve.fusion import fuse
@@ -255,7 +254,11 @@ class Index:
         stop = min(start + limit, document.chunks)
         points = [point_id(version, index) for index in range(start, stop)]
         payloads = self._shard(state).payloads(points) if points else {}
-        return [_stored(document, point, payloads[point]) for point in points if point in payloads]
+        return [
+            stored_chunk(document, index_of(point), payloads[point])
+            for point in points
+            if point in payloads
+        ]
 
     def delete_document(self, key: CollectionKey, document_id: str, attributes: Attributes) -> int:
         state = self._state(key)
@@ -398,7 +401,7 @@ class Index:
         documents = self._catalog.of_versions({version_of(hit.id) for hit in fused})
         return [
             Candidate(
-                _stored(documents[version_of(hit.id)], hit.id, payloads[hit.id]),
+                stored_chunk(documents[version_of(hit.id)], index_of(hit.id), payloads[hit.id]),
                 hit.score,
                 hit.dense_rank,
                 hit.sparse_rank,
@@ -536,18 +539,3 @@ class Index:
         for version in versions:
             del state.hidden[version]
             state.removed.append(version)
-
-
-def _stored(document: Document, point: int, payload: Mapping[str, Any]) -> StoredChunk:
-    identity = f"{document.id}\0{document.content_hash}".encode()
-    return StoredChunk(
-        chunk_id=f"{hashlib.sha256(identity).hexdigest()[:24]}-{index_of(point)}",
-        document_id=document.id,
-        text=payload["text"],
-        source=document.source,
-        title=document.title,
-        page=payload.get("page"),
-        heading=payload["heading"],
-        metadata_json=document.metadata_json,
-        language=payload["language"],
-    )
