@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from services.retrieve.adapters.conditions import ACCESS
+from services.retrieve.adapters.conditions import ACCESS, facet_keys
 from services.retrieve.adapters.points import DENSE, SPARSE, Allowed, payload
 from services.retrieve.adapters.qdrant import ids
 from services.retrieve.adapters.qdrant.connection import Connection
@@ -101,6 +101,12 @@ class Chunks:
         plain = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, enable_hnsw=False)
         within = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+        number = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, enable_hnsw=False)
+        metadata = {
+            key: number if is_number else plain
+            for path in self._options.indexed_metadata
+            for key, is_number in facet_keys(path).items()
+        }
         return {
             TENANT: tenant,
             COLLECTION: within,
@@ -108,6 +114,7 @@ class Chunks:
             "document_id": plain,
             "language": plain,
             ACCESS: plain,
+            **metadata,
         }
 
     # Writing

@@ -38,6 +38,8 @@ class QdrantOptions:
     hnsw_ef_construct: int = 128
     hnsw_ef: int = 0
     """Candidates that a search keeps; 0 leaves it to Qdrant."""
+    indexed_metadata: tuple[str, ...] = ()
+    """Metadata paths that get an index."""
     lease: float = 900.0
     """Seconds after which a document that nobody goes on writing is given up."""
 
