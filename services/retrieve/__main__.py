@@ -5,8 +5,9 @@ from services.retrieve.adapters import (
     PLANNED_ENCODERS,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
-    SPARSE_BACKENDS,
+    RERANKERS,
     SERVER_STORES,
+    SPARSE_BACKENDS,
     STORES,
 )
 from services.retrieve.adapters.morphemes import installed
@@ -14,6 +15,7 @@ from services.retrieve.adapters.qdrant.options import QdrantOptions
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
 from services.retrieve.ports import Store
+from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
 from services.runtime.registry import resolve
@@ -50,12 +52,14 @@ def build(settings: RetrieveSettings) -> Service:
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options)
+    retrieval = Retrieval(store, encoder, analyzer_class(), options, _reranking(settings))
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
         "sparse_backend": settings.sparse_backend,
     }
+    if settings.reranker_backend:
+        backends["reranker_backend"] = settings.reranker_backend
     servicer = RetrieveServicer(retrieval, backends)
     return Service(
         name=settings.service,
@@ -93,6 +97,14 @@ def _store(settings: RetrieveSettings) -> Store:
     )
     server: Store = store_class(settings.vector_url, options)
     return server
+
+
+def _reranking(settings: RetrieveSettings) -> Reranking | None:
+    """The reranker; None where none is asked for."""
+    if not settings.reranker_backend:
+        return None
+    make = resolve(RERANKERS, settings.reranker_backend, "RERANKER_BACKEND")
+    return Reranking(make(settings), budget=settings.rerank_budget, depth=settings.rerank_depth)
 
 
 def _analyzer(settings: RetrieveSettings) -> str:

@@ -25,7 +25,14 @@ from services.retrieve.ports import (
     Document,
     NewCollection,
 )
-from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+from services.runtime.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
 
 FORMAT_VERSION = 3
 """2: documents have access lists."""
@@ -225,6 +232,29 @@ class Catalog:
     def set_profile(self, collection: int, profile: str) -> None:
         self._db.execute("UPDATE collections SET profile = ? WHERE id = ?", (profile, collection))
 
+    def replace(self, old: Row, new: Row) -> None:
+        """Give `new` the name, the description and the time of creation of `old`, and drop that.
+
+        Raises:
+            Aborted: COLLECTION_CHANGED, unless both hold the same documents.
+        """
+        differing = (
+            "SELECT 1 FROM (SELECT id, content_hash FROM documents WHERE collection = ? EXCEPT"
+            " SELECT id, content_hash FROM documents WHERE collection = ?) LIMIT 1"
+        )
+        with self.transaction():
+            for pair in ((old.id, new.id), (new.id, old.id)):
+                if self._db.execute(differing, pair).fetchone():
+                    raise Aborted(
+                        "COLLECTION_CHANGED", "The collection was changed meanwhile; try again."
+                    )
+            self._db.execute("INSERT INTO dropped VALUES (?)", (old.folder,))
+            self._db.execute("DELETE FROM collections WHERE id = ?", (old.id,))
+            self._db.execute(
+                "UPDATE collections SET name = ?, description = ?, created_at = ? WHERE id = ?",
+                (old.facts.key.name, old.facts.description, old.created_at, new.id),
+            )
+
     def drop(self, row: Row) -> None:
         """Forget a collection and remember that its folder is to be removed."""
         with self.transaction():
@@ -368,6 +398,25 @@ def new_folder(key: CollectionKey) -> str:
 def not_found() -> NotFound:
     """The one answer for a document that is not there and one that may not be read."""
     return NotFound("DOCUMENT_NOT_FOUND", "The document does not exist.", field="id")
+
+
+def document_changed(document_id: str) -> Aborted:
+    """The refusal to remove a document that is not as it was seen."""
+    return Aborted(
+        "DOCUMENT_CHANGED",
+        f"The document {document_id[:100]!r} was changed meanwhile; try again.",
+        field="id",
+    )
+
+
+def restricted() -> PermissionDenied:
+    """The refusal to delete or replace a collection of which the caller may not read all."""
+    return PermissionDenied(
+        "COLLECTION_RESTRICTED",
+        "The collection holds documents that the token may not read, so it may neither "
+        "delete nor replace it.",
+        field="collection",
+    )
 
 
 def _document(row: Sequence[Any]) -> Document:

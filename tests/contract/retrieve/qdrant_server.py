@@ -5,7 +5,7 @@ back with the client's own conversions and carried out by its local mode, one re
 another, as a shard's leader does. So this tests our requests and what they rely on, not Qdrant.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -16,6 +16,13 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 VERSION = "1.20.1"
 
 
+Hook = Callable[[str, Any], Awaitable[None]]
+
+
+async def _nothing(method: str, request: Any) -> None:
+    """Interferes with nothing."""
+
+
 class Api:
     """The three services, and what a test wants to know and to spoil."""
 
@@ -24,9 +31,9 @@ class Api:
         self.version = version
         self.api_key = api_key
         self.requests: list[tuple[str, Any]] = []
-        self.before: Callable[[str, Any], None] = lambda method, request: None
-        """Called before a request is carried out; may raise a `Refusal`."""
-        self.after: Callable[[str, Any], None] = lambda method, request: None
+        self.before: Hook = _nothing
+        """Awaited before a request is carried out; may raise a `Refusal`."""
+        self.after: Hook = _nothing
         """The same, after it was carried out and before it is answered."""
         self.server = grpc.aio.server()
         q.add_QdrantServicer_to_server(self._face(_QDRANT), self.server)
@@ -55,9 +62,10 @@ class Api:
                     raise Refusal(grpc.StatusCode.UNAUTHENTICATED, "Must provide an API key")
                 if name not in methods:
                     raise Refusal(grpc.StatusCode.UNIMPLEMENTED, name)
-                self.before(name, request)
+                await self.before(name, request)
                 answer = await methods[name](self, request)
-                self.after(name, request)
+                await self.after(name, request)
+                return answer
             except Refusal as refusal:
                 await context.abort(refusal.code, refusal.text)
             except KeyError as error:
@@ -67,7 +75,7 @@ class Api:
                 found = "already exists" in str(error)
                 code = "ALREADY_EXISTS" if found else "INVALID_ARGUMENT"
                 await context.abort(grpc.StatusCode[code], str(error))
-            return answer
+            raise AssertionError("aborted")
 
         return call
 
@@ -169,7 +177,7 @@ async def _scroll(api: Api, request: Any) -> Any:
     )
     answer = q.ScrollResponse(result=[RestToGrpc.convert_record(one) for one in records])
     if following is not None:
-        answer.next_page_offset.CopyFrom(RestToGrpc.convert_extended_point_id(following))
+        answer.next_page_offset.CopyFrom(RestToGrpc.convert_extended_point_id(str(following)))
     return answer
 
 

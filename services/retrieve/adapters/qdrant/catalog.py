@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qdrant_client import models
@@ -32,6 +32,7 @@ from services.retrieve.adapters.qdrant.records import (
     FORMAT,
     KIND,
     LEASE,
+    MOVED,
     TENANT,
     TOMBSTONE,
     CollectionRow,
@@ -41,12 +42,14 @@ from services.retrieve.adapters.qdrant.records import (
     collection_point,
     collection_row,
     document_of,
+    dropped_payload,
     lease_of,
     record_of,
     record_payload,
 )
 from services.retrieve.ports import CollectionKey, Document, NewCollection
 from services.runtime.errors import (
+    Aborted,
     AlreadyExists,
     FailedPrecondition,
     NotFound,
@@ -72,6 +75,7 @@ class Entry:
     access: tuple[str, ...]
     version: int
     chunks: int
+    content_hash: str
 
 
 class Catalog:
@@ -111,11 +115,13 @@ class Catalog:
                     **spread(self._options, 1),
                 )  # fmt: skip
             except Exception as error:
-                if not says_exists(error.__cause__ or error):  # another replica was quicker
+                if not says_exists(error):  # another replica was quicker
                     raise
         await make_indexes(self._connection, self._name, _indexes())
         point = ids.record("format")
-        await self._write({point: {KIND: "format", "format": FORMAT}}, insert=True)
+        await self._write(
+            {point: {KIND: "format", "format": FORMAT}}, mode=models.UpdateMode.INSERT_ONLY
+        )
         found = (await self._read([point]))[point]["format"]
         if found > FORMAT:
             raise FailedPrecondition(
@@ -132,15 +138,21 @@ class Catalog:
         taken = AlreadyExists(
             "COLLECTION_EXISTS", f"The collection {new.key.name!r} exists.", field="name"
         )
-        if await self._read([point]):
+        held = (await self._read([point])).get(point)
+        if held is not None and held[KIND] == COLLECTION:
             raise taken
         own = [equals(KIND, COLLECTION), equals(TENANT, tenant_digest(new.key.tenant))]
         if await self._count(own) >= limit:
             raise ResourceExhausted(
                 "TOO_MANY_COLLECTIONS", f"A tenant has at most {limit} collections."
             )
+        if held is not None:  # the name of one that took another's place
+            await self._delete([has_id([point]), equals(KIND, MOVED)])
         folder = new_folder(new.key)
-        await self._write({point: collection_payload(new, folder, self._now())}, insert=True)
+        await self._write(
+            {point: collection_payload(new, folder, self._now())},
+            mode=models.UpdateMode.INSERT_ONLY,
+        )
         row = await self.find(new.key)
         if row.folder != folder:  # another replica was quicker
             raise taken
@@ -150,7 +162,7 @@ class Catalog:
         """Raises: NotFound COLLECTION_NOT_FOUND."""
         point = collection_point(key)
         found = (await self._read([point])).get(point)
-        if found is None:
+        if found is None or found[KIND] != COLLECTION:
             raise no_collection(key)
         return collection_row(key.tenant, found)
 
@@ -180,16 +192,70 @@ class Catalog:
     async def drop(self, row: CollectionRow, name: str) -> str:
         """Forget a collection and its documents; returns the record that its points are to go."""
         point = ids.record(DROPPED, row.folder)
-        tenant = row.folder.partition("/")[0]
-        await self._write({
-            point: {KIND: DROPPED, TENANT: tenant, FOLDER: row.folder, "name": name,
-                    "at": self._now()},
-        })  # fmt: skip
+        await self._write({point: dropped_payload(row.folder, name, self._now())})
         await self._delete([has_id([row.point]), equals(FOLDER, row.folder)])
         await self.delete_documents(row.folder)
         self._totals.pop(row.folder, None)
         self._entries.pop(row.folder, None)
         return point
+
+    async def move(self, old: CollectionRow, new: CollectionRow, name: str) -> str:
+        """Put `new` in the place of `old`, in one write; returns the record as `drop` does.
+
+        Args:
+            old: the collection whose name, description and time of creation stay.
+            new: the collection whose contents stay.
+            name: the Qdrant collection of the chunks of `old`.
+
+        Raises:
+            Aborted: COLLECTION_CHANGED, when another replica changed either meanwhile.
+        """
+        key = old.facts.key
+        facts = replace(new.facts, key=key, description=old.facts.description)
+        moved = collection_payload(facts, new.folder, old.created_at)
+        dropped = ids.record(DROPPED, old.folder)
+        gone = {KIND: MOVED, TENANT: moved[TENANT], FOLDER: new.folder, "changed": new.changed}
+        as_read: list[Any] = [
+            models.Filter(
+                must=[
+                    has_id([row.point]),
+                    equals(FOLDER, row.folder),
+                    equals("changed", row.changed),
+                ]
+            )
+            for row in (old, new)
+        ]
+        writes: dict[str, Mapping[str, Any]] = {
+            old.point: moved | {"profile": new.profile, "changed": uuid.uuid4().hex},
+            new.point: gone,
+            dropped: dropped_payload(old.folder, name, self._now()),
+        }
+        await self._write(writes, condition=models.Filter(should=as_read))
+        found = await self._read([old.point, new.point])
+        taken = found.get(old.point, {}).get(FOLDER) == new.folder
+        if not taken or found.get(new.point, {}).get(KIND) == COLLECTION:
+            await self._undo_move(old, new, dropped)
+            raise Aborted("COLLECTION_CHANGED", "The collection was changed meanwhile; try again.")
+        await self._delete([has_id([new.point]), equals(KIND, MOVED)])
+        self._totals.pop(old.folder, None)
+        self._entries.pop(old.folder, None)
+        return dropped
+
+    async def _undo_move(self, old: CollectionRow, new: CollectionRow, dropped: str) -> None:
+        """Put back what was written of a move of which the other half met a change."""
+        await self.forget([dropped])
+        for row, other in ((old, new), (new, old)):
+            before = collection_payload(row.facts, row.folder, row.created_at)
+            before |= {"profile": row.profile, "changed": uuid.uuid4().hex}
+            where: list[Any] = [
+                has_id([row.point]),
+                equals(FOLDER, other.folder) if row is old else equals(KIND, MOVED),
+            ]
+            await self._write(
+                {row.point: before},
+                condition=models.Filter(must=where),
+                mode=models.UpdateMode.UPDATE_ONLY,
+            )
 
     async def delete_documents(self, folder: str, points: Sequence[str] = ()) -> None:
         """Forget documents of a collection that is gone: these, or all."""
@@ -211,7 +277,7 @@ class Catalog:
 
     async def delete_tenant(self, tenant: str) -> None:
         """Forget all that tells something of a tenant. Leases go when their points have gone."""
-        kinds = [COLLECTION, DOCUMENT, TOMBSTONE, DROPPED]
+        kinds = [COLLECTION, MOVED, DOCUMENT, TOMBSTONE, DROPPED]
         await self._delete([equals(TENANT, tenant_digest(tenant)), one_of(KIND, kinds)])
 
     # Documents
@@ -239,16 +305,14 @@ class Catalog:
         now = self._now()
         # One that is not there is inserted whatever the condition says; one that appeared has
         # a revision, and none has 0.
-        condition = models.Filter(
-            should=[
-                models.Filter(must=[has_id([point]), equals("revision", before.revision)])
-                for point, (before, _) in changes.items()
-            ]
-        )
+        as_read: list[Any] = [
+            models.Filter(must=[has_id([point]), equals("revision", before.revision)])
+            for point, (before, _) in changes.items()
+        ]
         payloads = {
             point: record_payload(folder, after, now) for point, (_, after) in changes.items()
         }
-        await self._write(payloads, condition=condition)
+        await self._write(payloads, condition=models.Filter(should=as_read))
         return await self.records(changes)
 
     async def current(self, folder: str, versions: Iterable[str]) -> set[str]:
@@ -273,9 +337,15 @@ class Catalog:
         kept = self._entries.get(row.folder)
         if kept is None or kept[0] != row.changed:
             where = [equals(FOLDER, row.folder), equals(KIND, DOCUMENT)]
-            fields = ["id", "access", "version", "chunks"]
+            fields = ["id", "access", "version", "chunks", "content_hash"]
             entries = [
-                Entry(one["id"], tuple(one["access"]), int(one["version"], 16), one["chunks"])
+                Entry(
+                    one["id"],
+                    tuple(one["access"]),
+                    int(one["version"], 16),
+                    one["chunks"],
+                    one["content_hash"],
+                )
                 async for one in self._scroll(where, fields=fields)
             ]
             kept = row.changed, sorted(entries, key=lambda one: one.id)
@@ -356,16 +426,15 @@ class Catalog:
         payloads: Mapping[str, Mapping[str, Any]],
         *,
         condition: models.Filter | None = None,
-        insert: bool = False,
+        mode: models.UpdateMode | None = None,
     ) -> None:
         points = [
             models.PointStruct(id=point, vector={_VECTOR: [1.0]}, payload=dict(payload))
             for point, payload in payloads.items()
         ]
-        mode = {"update_mode": models.UpdateMode.INSERT_ONLY} if insert else {}
         await self._connection.call(
             "upsert", self._name, points, wait=True, ordering=_ORDER, update_filter=condition,
-            **mode,
+            update_mode=mode,
         )  # fmt: skip
 
     async def _set(self, where: list[Any], payload: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ class Chunks:
             try:
                 await self._connection.call("create_collection", name, **self._layout(dimensions))
             except Exception as error:
-                if not says_exists(error.__cause__ or error):  # another replica was quicker
+                if not says_exists(error):  # another replica was quicker
                     raise
         await make_indexes(self._connection, name, self._indexes())
         self._made.add(name)

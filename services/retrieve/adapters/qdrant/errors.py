@@ -118,8 +118,9 @@ def _read(text: str) -> Exception | None:
     return MissingPoint() if _MISSING_POINT in lowered else None
 
 
-def says_exists(error: Exception) -> bool:
+def says_exists(raised: Exception) -> bool:
     """Whether a creation failed because somebody else was quicker."""
+    error = raised.__cause__ or raised
     if isinstance(error, grpc.aio.AioRpcError):
         told = error.details() or ""
         return error.code() == grpc.StatusCode.ALREADY_EXISTS or _EXISTS in told.lower()

@@ -15,8 +15,8 @@ HISTORY = 64
 """Earlier versions that a document's record names."""
 
 KIND, FOLDER, TENANT = "kind", "folder", "tenant"
-COLLECTION, DOCUMENT, TOMBSTONE, LEASE, DROPPED = (
-    "collection", "document", "tombstone", "lease", "dropped",
+COLLECTION, MOVED, DOCUMENT, TOMBSTONE, LEASE, DROPPED = (
+    "collection", "moved", "document", "tombstone", "lease", "dropped",
 )  # fmt: skip
 """Kinds of records."""
 
@@ -64,6 +64,16 @@ def collection_row(tenant: str, given: Payload) -> CollectionRow:
     )
 
 
+def dropped_payload(folder: str, name: str, now: float) -> dict[str, Any]:
+    return {
+        KIND: DROPPED,
+        TENANT: folder.partition("/")[0],
+        FOLDER: folder,
+        "name": name,
+        "at": now,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is known of a document id: its current version, or that there is none any more."""
@@ -87,6 +97,11 @@ class Record:
     def deleted(self) -> "Record":
         """The record after the document is deleted."""
         return Record(self.revision + 1, 0, self._past(), self.buried)
+
+    def undone(self, before: "Record") -> "Record":
+        """The record after a publication is taken back, whose chunks before are still there."""
+        past = (*self.history, self.version)[-HISTORY:]
+        return replace(before, revision=self.revision + 1, history=past, buried=self.buried)
 
     def without(self, version: int) -> "Record":
         """The record after a version is given up that never became current."""

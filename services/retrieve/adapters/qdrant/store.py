@@ -6,7 +6,7 @@ import contextvars
 import itertools
 import logging
 import random
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from services.retrieve.adapters.catalog import (
     Totals,
     describe,
     not_found,
+    restricted,
     tenant_digest,
 )
 from services.retrieve.adapters.points import DENSE, stored_chunk
@@ -22,10 +23,11 @@ from services.retrieve.adapters.qdrant import ids
 from services.retrieve.adapters.qdrant.catalog import Catalog
 from services.retrieve.adapters.qdrant.chunks import Chunks, dense_of
 from services.retrieve.adapters.qdrant.connection import Connection, Local, Remote
+from services.retrieve.adapters.qdrant.errors import lost
 from services.retrieve.adapters.qdrant.options import MEMORY, QdrantOptions, parse
 from services.retrieve.adapters.qdrant.records import CollectionRow, document_point
 from services.retrieve.adapters.qdrant.searching import Searcher
-from services.retrieve.adapters.qdrant.writing import Writer
+from services.retrieve.adapters.qdrant.writing import ATTEMPTS, Writer
 from services.retrieve.ports import (
     Attributes,
     Candidate,
@@ -43,7 +45,7 @@ from services.retrieve.ports import (
     TenantContents,
 )
 from services.runtime.deadlines import set_call_deadline
-from services.runtime.errors import PermissionDenied, RagmeshError, Unavailable
+from services.runtime.errors import Aborted, RagmeshError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -171,16 +173,35 @@ class QdrantStore:
 
     async def delete_collection(self, key: CollectionKey, attributes: Attributes = ()) -> int:
         row = await self._row(key)
-        totals = await self._catalog.totals(row)
-        if not all(may_read(access, attributes) for access in totals):
-            raise PermissionDenied(
-                "COLLECTION_RESTRICTED",
-                "The collection holds documents that the token may not read, so it may not "
-                "delete it.",
-                field="collection",
-            )
+        totals = await self._unrestricted(row, attributes)
         await self._drop(row)
         return sum(part.documents for part in totals.values())
+
+    async def replace_collection(
+        self, key: CollectionKey, by: CollectionKey, attributes: Attributes = ()
+    ) -> None:
+        old, new = await self._row(key), await self._row(by)
+        await self._unrestricted(old, attributes)
+        held, other = await asyncio.gather(self._catalog.entries(old), self._catalog.entries(new))
+        if [(one.id, one.content_hash) for one in held] != [
+            (one.id, one.content_hash) for one in other
+        ]:
+            raise Aborted("COLLECTION_CHANGED", "The collection was changed meanwhile; try again.")
+        self._searcher.forget(key)
+        self._searcher.forget(by)
+        point = await self._catalog.move(old, new, self._name(old))
+        await self._catalog.delete_documents(old.folder)
+        await self._chunks.delete_folder(self._name(old), old.folder)
+        await self._catalog.forget([point])
+
+    async def _unrestricted(
+        self, row: CollectionRow, attributes: Attributes
+    ) -> Mapping[tuple[str, ...], Totals]:
+        """What a collection has. Raises: PermissionDenied COLLECTION_RESTRICTED."""
+        totals = await self._catalog.totals(row)
+        if not all(may_read(access, attributes) for access in totals):
+            raise restricted()
+        return totals
 
     async def _drop(self, row: CollectionRow) -> None:
         self._searcher.forget(row.facts.key)
@@ -266,6 +287,24 @@ class QdrantStore:
             if place in found
         ]
 
+    async def read_document(
+        self,
+        key: CollectionKey,
+        document_id: str,
+        start: int,
+        limit: int,
+        attributes: Attributes = (),
+    ) -> tuple[Document, Sequence[IndexedChunk]]:
+        row = await self._row(key)
+        for _ in range(ATTEMPTS):
+            version, document = await self._current(row, document_id, attributes)
+            stop = min(start + limit, document.chunks)
+            places = [ids.position(version, index) for index in range(start, stop)]
+            found = await self._indexed(row, places)
+            if len(found) == len(places):  # else it was replaced meanwhile
+                return document, found
+        raise lost()
+
     async def delete_document(
         self, key: CollectionKey, document_id: str, attributes: Attributes = ()
     ) -> int:
@@ -282,12 +321,17 @@ class QdrantStore:
     ) -> None:
         await self._writer.stage(await self._row(key), documents, chunks, attributes)
 
-    async def publish(self, key: CollectionKey, tokens: Sequence[str]) -> Sequence[Published]:
+    async def publish(
+        self,
+        key: CollectionKey,
+        tokens: Sequence[str],
+        removing: Sequence[tuple[str, str]] = (),
+    ) -> Sequence[Published]:
         row = await self._row(key)
         # Shielded: a commit is carried to its end, and its old chunks away, whoever leaves.
         unhurried = contextvars.copy_context()
         unhurried.run(set_call_deadline, None)
-        work = asyncio.create_task(self._writer.publish(row, tokens), context=unhurried)
+        work = asyncio.create_task(self._writer.publish(row, tokens, removing), context=unhurried)
         return await asyncio.shield(work)
 
     def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from services.retrieve.access import id_taken, may_read
-from services.retrieve.adapters.catalog import not_found
+from services.retrieve.adapters.catalog import document_changed, not_found
 from services.retrieve.adapters.qdrant import ids
 from services.retrieve.adapters.qdrant.catalog import Catalog, no_collection
 from services.retrieve.adapters.qdrant.chunks import Chunks
@@ -124,7 +124,12 @@ class Writer:
         point = document_point(row.folder, document.id)
         return Lease(ids.new_version(), row.folder, point, name)
 
-    async def publish(self, row: CollectionRow, tokens: Sequence[str]) -> list[Published]:
+    async def publish(
+        self,
+        row: CollectionRow,
+        tokens: Sequence[str],
+        removing: Sequence[tuple[str, str]] = (),
+    ) -> list[Published]:
         staged = {token: self._staged_of(token) for token in tokens}
         for one in staged.values():
             if len(one.written) != one.document.chunks:
@@ -133,22 +138,21 @@ class Writer:
                 raise no_collection(row.facts.key)
         outcomes: dict[str, Published] = {}
         dead: dict[str, set[int]] = {token: set() for token in tokens}
+        going = dict(removing)
+        gone: list[Lease] = []
         for _ in range(ATTEMPTS):
             pending = {token: one for token, one in staged.items() if token not in outcomes}
-            if not pending:
+            if not pending and not going:
                 break
-            await self._attempt(row, pending, outcomes, dead)
+            gone += await self._attempt(row, pending, outcomes, dead, going)
+            going = {}
         else:
-            raise Aborted(
-                "DOCUMENT_CONTENDED",
-                "Others keep replacing the document at the same moment; try again.",
-                retry_after=1.0,
-            )
+            raise _contended()
         await asyncio.gather(
             self._settle(row, [one.lease.record for one in staged.values()]),
             self._free(
-                [one.lease for one in staged.values()],
-                {version for versions in dead.values() for version in versions},
+                [*(one.lease for one in staged.values()), *gone],
+                {one.version for one in gone}.union(*dead.values()),
             ),
         )
         for token in tokens:
@@ -161,14 +165,27 @@ class Writer:
         pending: Mapping[str, Staged],
         outcomes: dict[str, Published],
         dead: dict[str, set[int]],
-    ) -> None:
-        """Try to replace the records of the first pending token of each document."""
-        first = {one.lease.record: token for token, one in reversed(pending.items())}
-        records = await self._catalog.records(first)
+        going: Mapping[str, str],
+    ) -> list[Lease]:
+        """Try to replace the records of the first pending token of each document.
+
+        With them go the documents of `going`, by id with their content hash; returns leases of
+        these, under which their chunks are to be removed.
+        """
+        first = {one.lease.record: token for token, one in reversed(list(pending.items()))}
+        leaving = {document_point(row.folder, one): one for one in going}
+        records = await self._catalog.records([*first, *leaving])
         changes: dict[str, tuple[Record, Record]] = {}
+        for point, document_id in leaving.items():
+            held = records[point].document
+            if held is None or held.content_hash != going[document_id]:
+                raise document_changed(document_id)
+            changes[point] = records[point], records[point].deleted()
         now = self._now()
         for point, token in first.items():
             one, before = pending[token], records[point]
+            if point in leaving:  # it goes, and comes again in the same moment
+                before = replace(before, document=None, languages=None)
             lease, old = one.lease, before.document
             if lease.version in before.buried or self._clock() - one.renewed > self._lease / 2:
                 raise _given_up()
@@ -179,13 +196,28 @@ class Writer:
                 dead[token] = {lease.version}
                 continue
             created = now if old is None else old.created_at
-            document = replace(one.document, created_at=created, updated_at=now)
+            document = replace(
+                one.document,
+                created_at=one.document.created_at or created,
+                updated_at=one.document.updated_at or now,
+            )
             one.tried = True
             changes[point] = before, before.succeeded(lease.version, document, one.languages)
         if not changes:
-            return
+            return []
+        leases = [
+            Lease(records[point].version, row.folder, point, self._name(row)) for point in leaving
+        ]
+        if leases:  # should this replica die after the next step, they have the chunks removed
+            await self._catalog.lease(leases)
         after = await self._catalog.replace(row.folder, changes)
+        for point, document_id in leaving.items():
+            if after[point].version == records[point].version:
+                await self._undo(row, changes, after)
+                raise document_changed(document_id)
         for point, (before, _) in changes.items():
+            if point not in first:
+                continue
             one = pending[first[point]]
             if not after[point].knows(one.lease.version):
                 continue  # another replica was first
@@ -193,6 +225,23 @@ class Writer:
             status = PublishStatus.REPLACED if known else PublishStatus.INDEXED
             outcomes[first[point]] = Published(one.document.id, one.document.chunks, status.value)
             dead[first[point]] = {before.version} - {0}
+        return leases
+
+    async def _undo(
+        self,
+        row: CollectionRow,
+        changes: Mapping[str, tuple[Record, Record]],
+        after: Mapping[str, Record],
+    ) -> None:
+        """Take back what was written beside a removal that met another content."""
+        back = {
+            point: (after[point], after[point].undone(before))
+            for point, (before, wanted) in changes.items()
+            if after[point].revision == wanted.revision and after[point].version == wanted.version
+        }
+        if back:
+            await self._catalog.replace(row.folder, back)
+            await self._catalog.touch(row)
 
     async def _settle(self, row: CollectionRow, points: Sequence[str]) -> None:
         """Tell all replicas, and take back what was published into a collection that is gone."""
@@ -228,11 +277,7 @@ class Writer:
                 await self._catalog.touch(row)
                 await self._free([lease], {before.version})
                 return document.chunks
-        raise Aborted(
-            "DOCUMENT_CONTENDED",
-            "Others keep replacing the document at the same moment; try again.",
-            retry_after=1.0,
-        )
+        raise _contended()
 
     def take(self, tokens: Sequence[str]) -> list[Staged]:
         """Forget staged documents; `remove` then deletes what was written of them."""
@@ -265,8 +310,9 @@ class Writer:
             if lease.version not in own:
                 swept += await self._bury(lease)
         for point, folder, name in await self._catalog.dropped(min(age, DROPPED_SECONDS)):
-            await self._catalog.delete_documents(folder)
-            await self._chunks.delete_folder(name, folder)
+            if not await self._catalog.exists(folder):  # else a move was taken back
+                await self._catalog.delete_documents(folder)
+                await self._chunks.delete_folder(name, folder)
             await self._catalog.forget([point])
             swept += 1
         await self._catalog.bury_tombstones(TOMBSTONE_SECONDS)
@@ -304,5 +350,13 @@ def _given_up() -> RagmeshError:
     return Unavailable(
         "ENGINE_UNAVAILABLE",
         "The document was given up while it was being indexed; try again.",
+        retry_after=1.0,
+    )
+
+
+def _contended() -> RagmeshError:
+    return Aborted(
+        "DOCUMENT_CONTENDED",
+        "Others keep replacing the document at the same moment; try again.",
         retry_after=1.0,
     )
