@@ -156,15 +156,16 @@ class Retrieval:
 
     async def start(self) -> None:
         """Return when everything can work; store and models start side by side."""
-        starting = [
-            self.store.start(),
-            self.encoder.start(),
-            asyncio.to_thread(self.analyzer.start),
-        ]
-        if self.reranking is not None:
-            starting.append(self.reranking.reranker.start())
-        await together(*starting)
+        await together(
+            self.store.start(), self._start_models(), asyncio.to_thread(self.analyzer.start)
+        )
         self.learning.start()
+
+    async def _start_models(self) -> None:
+        """One after the other: they import the same libraries, which two threads must not."""
+        await self.encoder.start()
+        if self.reranking is not None:
+            await self.reranking.reranker.start()
 
     async def aclose(self) -> None:
         await self.learning.aclose()

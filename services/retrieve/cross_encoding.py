@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from prometheus_client import Gauge, Histogram
 
-from services.retrieve.batching import Batcher, BatchMetrics
+from services.retrieve.passes import Batcher, BatchMetrics
 from services.retrieve.ports import Pair, PairModel, RerankerFacts, Scores
 from services.runtime.errors import Internal, RagmeshError, ResourceExhausted, Unavailable
 

@@ -20,6 +20,7 @@ REGISTRY: Mapping[str, str] = {
     "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
     "transformers": "services.infer.adapters.transformers:TransformersEngine",
     "vllm": "services.infer.adapters.vllm:VllmEngine",
+    "vllm-local": "services.infer.adapters.vllm_local:VllmLocalEngine",
 }
 """Provider -> its engine's class."""
 
@@ -31,7 +32,6 @@ PLANNED = frozenset(
         "ollama",
         "triton",
         "vllm-grpc",
-        "vllm-local",
     }
 )
 """Providers that a later version brings: asking for one stops the start and says so."""

@@ -22,6 +22,7 @@ from services.infer.adapters.llamacpp_server import LlamaCppServer
 from services.infer.adapters.openai_body import body_of
 from services.infer.adapters.pieces import Pieces
 from services.infer.adapters.threads import Stopped, Thread
+from services.infer.adapters.vocabulary import PLAIN_CHAT
 from services.infer.lengths import too_long
 from services.infer.ports import (
     Capabilities,
@@ -45,12 +46,6 @@ from services.runtime.registry import package
 log = logging.getLogger(__name__)
 
 Emit = Callable[[EngineEvent], None]
-
-_PLAIN = (
-    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
-"""For a model whose file has no chat template."""
 
 
 class LlamaCppSettings(ServerSettings, LocalSettings):
@@ -201,7 +196,7 @@ class _Model:
             verbose=False,
         )
         self._vocabulary = library.llama_model_get_vocab(self._llama.model)
-        template = self._llama.metadata.get("tokenizer.chat_template", _PLAIN)
+        template = self._llama.metadata.get("tokenizer.chat_template", PLAIN_CHAT)
         formats = library.llama_chat_format
         self._template = formats.Jinja2ChatFormatter(
             template,

@@ -5,7 +5,6 @@ is for trying a model out, and for machines where none runs.
 """
 
 import logging
-import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from services.infer.adapters.failures import DOWN, failure
 from services.infer.adapters.openai_body import body_of
 from services.infer.adapters.pieces import Pieces
 from services.infer.adapters.threads import Stopped, Thread
+from services.infer.adapters.vocabulary import Vocabulary
 from services.infer.lengths import too_long
 from services.infer.ports import (
     Capabilities,
@@ -38,20 +38,6 @@ log = logging.getLogger(__name__)
 
 Emit = Callable[[EngineEvent], None]
 
-_PLAIN = (
-    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
-"""For a model that brings no chat template."""
-_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
-"""How SentencePiece writes a byte that is in no token."""
-_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_BYTES = {chr(byte): byte for byte in _PRINTED} | {
-    chr(0x100 + place): byte
-    for place, byte in enumerate(byte for byte in range(0x100) if byte not in set(_PRINTED))
-}
-"""How a byte-level vocabulary (Radford et al., "Language Models are Unsupervised Multitask
-Learners", 2019) writes bytes: printable ones as themselves, the rest from U+0100 on."""
 _WHO = "model provider 'transformers'"
 
 
@@ -153,7 +139,7 @@ class _Model:
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
         if not self._tokenizer.is_fast:
             raise ValueError("the model has no tokenizer.json")
-        self._by_bytes = '"ByteLevel"' in self._tokenizer.backend_tokenizer.to_str()
+        self.vocabulary = Vocabulary(self._tokenizer)
         self._device = device
         options: dict[str, Any] = {"dtype": settings.dtype, "trust_remote_code": trust}
         if settings.quantization:
@@ -179,23 +165,10 @@ class _Model:
     def prompt(self, request: GenerateRequest) -> list[int]:
         """The tokens that the model reads."""
         if request.task is Task.COMPLETE:
-            return self._tokens(request.text)
-        messages = [
-            {**one, "content": one["content"] or ""} for one in body_of(request)["messages"]
-        ]
-        text = self._tokenizer.apply_chat_template(
-            messages,
-            chat_template=None if self._tokenizer.chat_template else _PLAIN,
-            tokenize=False,
-            add_generation_prompt=not request.continue_final,
-            continue_final_message=request.continue_final,
+            return self.vocabulary.tokens(request.text)
+        return self.vocabulary.prompt(
+            body_of(request)["messages"], continue_final=request.continue_final
         )
-        # A template writes the special tokens itself.
-        return self._tokens(text, add_special_tokens=False)
-
-    def _tokens(self, text: str, **options: bool) -> list[int]:
-        ids: list[int] = self._tokenizer(text, verbose=False, **options)["input_ids"]
-        return ids
 
     def generate(self, request: GenerateRequest, emit: Emit, stopped: Stopped) -> None:
         torch, sampling = self._torch, request.sampling
@@ -247,15 +220,6 @@ class _Model:
     def ends(self, token: int) -> bool:
         return token in self._ends
 
-    def bytes_of(self, token: int) -> bytes:
-        """A token's bytes, which may be a part of a character."""
-        written = str(self._tokenizer.convert_ids_to_tokens(token))
-        if self._by_bytes and all(one in _BYTES for one in written):
-            return bytes(_BYTES[one] for one in written)
-        if _FALLBACK.fullmatch(written):
-            return bytes([int(written[3:5], 16)])
-        return str(self._tokenizer.decode([token])).encode()
-
     def decoder(self) -> Callable[[int], str | None]:
         """A function from the next token to the text that is certain with it."""
         stream = package("tokenizers.decoders", _WHO).DecodeStream(skip_special_tokens=True)
@@ -273,7 +237,7 @@ class _Model:
         return TokenLogprob(own.token, own.logprob, own.token_bytes, others)
 
     def _top(self, token: int, logprob: float) -> TopLogprob:
-        spelled = self.bytes_of(token)
+        spelled = self.vocabulary.bytes_of(token)
         return TopLogprob(spelled.decode(errors="replace"), logprob, spelled)
 
 

@@ -15,6 +15,7 @@ from services.infer.adapters.extractive import ExtractiveSettings
 from services.infer.adapters.llamacpp import LlamaCppSettings
 from services.infer.adapters.scripted import ScriptedEngine, ScriptedSettings
 from services.infer.adapters.transformers import TransformersSettings
+from services.infer.adapters.vllm_local import VllmLocalSettings
 from services.infer.ports import GenerateRequest
 from services.infer.settings import EngineSettings
 from tests.conftest import NOT_APPLICABLE, SHARED_DATA
@@ -163,6 +164,16 @@ REAL: Mapping[str, Row] = {
         "known_answer-f32.gguf", lambda path: LlamaCppSettings(model_path=path)
     ),
     "transformers": known_answer("", lambda path: TransformersSettings(model_path=path)),
+    "vllm-local": known_answer(
+        "",
+        lambda path: VllmLocalSettings(
+            model_path=path,
+            dtype="float32",
+            context_length=512,
+            max_sequences=16,
+            engine_args={"enforce_eager": True, "kv_cache_memory_bytes": 1 << 26},
+        ),
+    ),
 }
 """Rows whose engine runs in this process once its package is installed: `tests/engines` holds them
 to the contract."""

@@ -159,7 +159,7 @@ def test_settings_bear_the_providers_name(provider):
     assert settings.__doc__
 
 
-def test_claims_and_protocols_agree(mesh):
+async def test_claims_and_protocols_agree(mesh):
     can = mesh.can
     assert isinstance(mesh.engine, TokenCounter) or not can.counts_tokens
     assert isinstance(mesh.engine, ModelManager) or not (can.pull or can.load)

@@ -80,21 +80,22 @@ class RerankServer:
             return False
         answer = json.dumps(self._answer(request))
         if self.mode == "cut":
-            head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(answer)}\r\n\r\n{answer[:9]}"
-            writer.write(head.encode())
+            opening = f"HTTP/1.1 200 OK\r\ncontent-length: {len(answer)}\r\n\r\n{answer[:9]}"
+            writer.write(opening.encode())
             await writer.drain()
             return False
         return await _send(writer, 200, answer)
 
     def _answer(self, request: dict[str, Any]) -> Any:
         assert set(request) == FIELDS[self.kind], request
-        query, texts = request["query"], request.get("documents") or request.get("texts")
+        query: Any = request["query"]
+        texts: list[str] = request.get("documents") or request.get("texts") or []
         if self.kind == "nim":
             query = query["text"]
             texts = [one["text"] for one in request["passages"]]
         assert 0 < len(texts) <= MOST[self.kind]
         scores = sorted(enumerate(overlap(query, text) for text in texts), key=lambda one: -one[1])
-        tokens = sum(len(text.split()) for text in texts)
+        tokens = len(" ".join(texts).split())
         if self.kind == "tei":
             return [{"index": index, "score": score} for index, score in scores]
         if self.kind == "nim":

@@ -104,6 +104,19 @@ async def test_concurrent_callers_share_passes():
     assert [len(batch) for batch in model.batches] == [1, 40]
 
 
+async def test_calls_that_fill_passes_go_one_after_the_other():
+    model = LengthModel()
+    async with running(model, batch_tokens=8) as reranker:
+        async with held(model):
+            first = asyncio.create_task(reranker.rerank("q", ["first"]))
+            await started(model)
+            calls = [asyncio.create_task(reranker.rerank("q", [name] * 10)) for name in "abc"]
+            await until(lambda: waiting_pairs() == 30)
+        await asyncio.gather(first, *calls)
+    read = [text for batch in model.batches for _, text in batch]
+    assert read == ["first", *"a" * 10, *"b" * 10, *"c" * 10]
+
+
 async def test_what_nobody_waits_for_any_more_is_not_computed():
     model = LengthModel()
     async with running(model, batch_tokens=4) as reranker:

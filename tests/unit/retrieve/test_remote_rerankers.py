@@ -26,14 +26,14 @@ TEXTS = ["The sea is blue.", "Foxes live in dens.", "A fox."]
 
 
 def made(kind, url, **settings):
-    settings = RetrieveSettings(
+    given = RetrieveSettings(
         data=Path("unused"),
         reranker_backend=kind,
         reranker_url=url,
         reranker_model="" if kind == "tei" else MODEL,
         **settings,
     )
-    return resolve(RERANKERS, kind, "RERANKER_BACKEND")(settings)
+    return resolve(RERANKERS, kind, "RERANKER_BACKEND")(given)
 
 
 @asynccontextmanager

@@ -2,6 +2,10 @@
 
 The model blocks and lets go of the GIL in its kernels, so one thread runs it and the event loop
 only sorts. What a caller who left was waiting for is not computed.
+
+First come, first served: small calls share a pass, and one that fills passes of its own has them
+one after the other. Callers here wait for a limited time, so some in time are better than all too
+late, which is what passes mixed from all of them would come to.
 """
 
 import asyncio
@@ -17,9 +21,6 @@ from services.runtime.errors import RagmeshError
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
-
-_WINDOW = 256
-"""Waiting inputs that are sorted by length together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Batcher(Generic[Input, Output]):
         self._queue = queue
         self._busy = busy
         self._metrics = metrics
-        self._arrived: deque[_Item[Input, Output]] = deque()
+        self._arrived: deque[list[_Item[Input, Output]]] = deque()
         self._sorted: deque[list[_Item[Input, Output]]] = deque()
         self._waiting = 0
         self._wake = asyncio.Event()
@@ -93,7 +94,7 @@ class Batcher(Generic[Input, Output]):
             raise self._busy()
         loop = asyncio.get_running_loop()
         items: list[_Item[Input, Output]] = [_Item(one, loop.create_future()) for one in inputs]
-        self._arrived.extend(items)
+        self._arrived.append(items)
         self._count(len(items))
         self._wake.set()
         try:
@@ -129,7 +130,7 @@ class Batcher(Generic[Input, Output]):
         """The next inputs that somebody still waits for; empty when there are none."""
         while True:
             if not self._sorted:
-                self._sort_window()
+                self._sort_calls()
             if not self._sorted:
                 return []
             batch = self._sorted.popleft()
@@ -137,15 +138,17 @@ class Batcher(Generic[Input, Output]):
             if waiting := [item for item in batch if not item.future.done()]:
                 return waiting
 
-    def _sort_window(self) -> None:
-        """Cut the oldest inputs into batches of similar length."""
+    def _sort_calls(self) -> None:
+        """Cut the oldest calls, as many as fill a pass, into batches of similar length."""
         window: list[_Item[Input, Output]] = []
-        while self._arrived and len(window) < _WINDOW:
-            item = self._arrived.popleft()
-            if item.future.done():
-                self._count(-1)
-            else:
-                window.append(item)
+        tokens = 0
+        while self._arrived and tokens < self._batch_tokens:
+            for item in self._arrived.popleft():
+                if item.future.done():
+                    self._count(-1)
+                else:
+                    window.append(item)
+                    tokens += self._length(item.value)
         window.sort(key=lambda item: self._length(item.value))
         batch: list[_Item[Input, Output]] = []
         for item in window:  # ascending, so each item is the longest of its batch
