@@ -6,8 +6,14 @@ ENCODERS = {
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
-    "qdrant+local": "services.retrieve.adapters.qdrant:QdrantStore",
+    "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
+    "grpc": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "grpcs": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "http": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "https": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
 }
+SERVER_STORES = frozenset({"grpc", "grpcs", "http", "https"})
+"""Those that are elsewhere: made from a URL and the cluster's options, not from a folder."""
 SPARSE_BACKENDS = {
     "engine": "services.retrieve.adapters:ANALYZERS",
 }
@@ -26,5 +32,5 @@ RERANKERS = {
 """Each makes a `Reranker` of the settings."""
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
-PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})
+PLANNED_STORES = frozenset({"faiss", "redis", "rediss"})
 PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from services.retrieve.adapters import SERVER_STORES, STORES
 from services.retrieve.ports import (
     ArmWeights,
     Chunk,
@@ -19,6 +20,9 @@ from services.retrieve.ports import (
     StoreQuery,
 )
 
+PLACES = sorted(STORES.keys() - SERVER_STORES | {"grpc"})
+"""Stores to test; ``grpc`` is at a server of `qdrant_server`, as its other schemes could be."""
+DURABLE = [one for one in PLACES if one != "memory"]
 KEY = CollectionKey("tenant", "notes")
 DIMENSIONS = 8
 TERM = 77  # a term that every chunk has
