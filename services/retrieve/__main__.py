@@ -1,7 +1,9 @@
 """``python -m services.retrieve``: the composition root."""
 
 from services.retrieve.adapters import (
+    ANALYZERS,
     ENCODERS,
+    LOCAL_STORES,
     PLANNED_ENCODERS,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
@@ -9,10 +11,12 @@ from services.retrieve.adapters import (
     STORES,
 )
 from services.retrieve.adapters.morphemes import installed
+from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
+from services.runtime.errors import FailedPrecondition
 from services.runtime.registry import resolve
 from services.runtime.server import Service, run
 from services.runtime.settings import load
@@ -24,13 +28,16 @@ def build(settings: RetrieveSettings) -> Service:
         ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
     )
     store_class = resolve(STORES, settings.vector_backend, "VECTOR_URL", planned=PLANNED_STORES)
-    analyzers = resolve(
+    resolve(
         SPARSE_BACKENDS,
         settings.sparse_backend,
         "SPARSE_BACKEND",
         planned=PLANNED_SPARSE_BACKENDS,
     )
-    analyzer_class = resolve(analyzers, _analyzer(settings), "RAGMESH_ANALYZER")
+    reads_words = settings.sparse_backend != ENGINE
+    if reads_words:
+        _check_local(settings)
+    analyzer_class = resolve(ANALYZERS, _analyzer(settings), "RAGMESH_ANALYZER")
     model = model_class(
         settings.embedding_model,
         languages=settings.embedding_languages,
@@ -44,11 +51,15 @@ def build(settings: RetrieveSettings) -> Service:
         queue=settings.embedding_queue,
         query_cache=settings.query_cache,
     )
-    store = store_class(settings.vector_location, settings.data, open_shards=settings.open_shards)
+    # Stores that share their data have no room for another arm, and are not told of one.
+    arm = {"sparse": settings.sparse_backend} if reads_words else {}
+    store = store_class(
+        settings.vector_location, settings.data, open_shards=settings.open_shards, **arm
+    )
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options)
+    retrieval = Retrieval(store, encoder, analyzer_class(), options, reads_words=reads_words)
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
@@ -63,6 +74,22 @@ def build(settings: RetrieveSettings) -> Service:
         availability=store.availability,
         aclose=retrieval.aclose,
     )
+
+
+def _check_local(settings: RetrieveSettings) -> None:
+    """A sparse arm outside the engine lies in a folder of one process.
+
+    Raises:
+        FailedPrecondition: SPARSE_BACKEND_NOT_LOCAL, where replicas share the store.
+    """
+    if settings.vector_backend not in LOCAL_STORES:
+        local = ", ".join(f"{name}://" for name in sorted(LOCAL_STORES))
+        raise FailedPrecondition(
+            "SPARSE_BACKEND_NOT_LOCAL",
+            f"SPARSE_BACKEND={settings.sparse_backend} keeps its index in the folder of one "
+            f"process, and replicas share {settings.vector_backend}://. Set SPARSE_BACKEND=engine, "
+            f"or VECTOR_URL to one of {local}.",
+        )
 
 
 def _analyzer(settings: RetrieveSettings) -> str:

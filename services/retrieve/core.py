@@ -79,11 +79,25 @@ class Retrieval:
     """Searching, embedding and keeping house. Indexing is `services.retrieve.indexing`."""
 
     def __init__(
-        self, store: Store, encoder: Encoder, analyzer: Analyzer, options: CollectionOptions
+        self,
+        store: Store,
+        encoder: Encoder,
+        analyzer: Analyzer,
+        options: CollectionOptions,
+        *,
+        reads_words: bool = False,
     ) -> None:
+        """Args:
+        store: keeps the collections.
+        encoder: makes dense vectors.
+        analyzer: makes sparse ones.
+        options: of new collections.
+        reads_words: whether the store's sparse arm reads words beside vectors.
+        """
         self.store = store
         self.encoder = encoder
         self.analyzer = analyzer
+        self.reads_words = reads_words
         self.learning = Learning(store, encoder, analyzer)
         self._options = options
         self._measured: Scale | None = None
@@ -119,6 +133,7 @@ class Retrieval:
             key=key,
             collection=collection,
             measured=measured,
+            reads_words=self.reads_words,
         )
         plans = [await planner.plan(request, query) for query in queries]
         results = Results(

@@ -24,13 +24,14 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     EncodedChunk,
+    FieldTerms,
     Published,
     PublishStatus,
     SparseVector,
 )
 from services.retrieve.profiles import parse
 from services.retrieve.tasks import together
-from services.retrieve.texts import indexed_text
+from services.retrieve.texts import all_field_terms, indexed_text
 from services.runtime.errors import InvalidArgument
 from services.text.language import detect_language
 
@@ -175,10 +176,14 @@ class Indexing:
                 sparse = await asyncio.to_thread(
                     _analyzed, analyzer, texts, languages, averages.averages
                 )
+                terms: Sequence[FieldTerms | None] = [None] * len(pieces)
+                if self._retrieval.reads_words:
+                    pairs = [(one.owner.document.title, one.chunk) for one in pieces]
+                    terms = await asyncio.to_thread(all_field_terms, analyzer, pairs)
                 rows = vectors.astype("<f4")
                 chunks = [
-                    EncodedChunk(piece.owner.token, piece.chunk, row.tobytes(), terms)
-                    for piece, row, terms in zip(pieces, rows, sparse, strict=True)
+                    EncodedChunk(piece.owner.token, piece.chunk, row.tobytes(), weights, words)
+                    for piece, row, weights, words in zip(pieces, rows, sparse, terms, strict=True)
                 ]
                 await self._encoded.put(_Encoded(pieces, chunks))
         await self._encoded.put(None)

@@ -1,6 +1,8 @@
 """What of a chunk is embedded and analysed."""
 
-from services.retrieve.ports import Chunk
+from collections.abc import Sequence
+
+from services.retrieve.ports import Analyzer, Chunk, FieldTerms
 
 _CONTEXT_CHARACTERS = 200
 
@@ -13,3 +15,25 @@ def indexed_text(title: str, chunk: Chunk) -> str:
         if part and not chunk.normalized_text.startswith(part)
     ]
     return "\n".join((*context, chunk.normalized_text))
+
+
+def all_field_terms(
+    analyzer: Analyzer, chunks: Sequence[tuple[str, Chunk]]
+) -> list[FieldTerms]:
+    """Terms of chunks, given with their documents' titles, field by field."""
+    return [field_terms(analyzer, title, chunk) for title, chunk in chunks]
+
+
+def field_terms(analyzer: Analyzer, title: str, chunk: Chunk) -> FieldTerms:
+    """A chunk's terms, field by field."""
+    parts = [
+        analyzer.fields(part)
+        for part in (
+            title[:_CONTEXT_CHARACTERS],
+            chunk.heading[:_CONTEXT_CHARACTERS],
+            chunk.normalized_text,
+        )
+    ]
+    title_words, heading_words, body_words = (tuple(words) for words, _ in parts)
+    bigrams = tuple(one for _, found in parts for one in found)
+    return FieldTerms(title_words, heading_words, body_words, bigrams)

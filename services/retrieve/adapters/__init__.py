@@ -9,8 +9,11 @@ STORES = {
     "qdrant+local": "services.retrieve.adapters.qdrant:QdrantStore",
 }
 SPARSE_BACKENDS = {
-    "engine": "services.retrieve.adapters:ANALYZERS",
+    "engine": "services.retrieve.adapters.sparse:engine_arm",
+    "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
 }
+LOCAL_STORES = frozenset({"edge", "memory", "qdrant+local"})
+"""Stores that one process owns: those that a sparse arm outside the engine can stand beside."""
 ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
     "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
@@ -19,4 +22,4 @@ RERANKERS: dict[str, str] = {}
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
 PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})
-PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})
+PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

@@ -22,6 +22,7 @@ from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.conditions import translate
 from services.retrieve.adapters.index import Index
 from services.retrieve.adapters.points import DENSE, SPARSE, Allowed, payload, point_id
+from services.retrieve.adapters.sparse import ENGINE, with_sparse
 from services.retrieve.adapters.store import InProcessStore
 from services.retrieve.ports import Bounds, Document, EncodedChunk, NewCollection, SparseVector
 from services.runtime.errors import DataLoss, FailedPrecondition
@@ -35,21 +36,27 @@ _BATCH = 256
 class QdrantStore(InProcessStore):
     """Collections in Qdrant, looked after by a catalogue in SQLite."""
 
-    def __init__(self, location: str, data: Path, *, open_shards: int = 64) -> None:
+    def __init__(
+        self, location: str, data: Path, *, open_shards: int = 64, sparse: str = ENGINE
+    ) -> None:
         """Args:
         location: what follows ``qdrant+local://``: a folder, or ``:memory:``; empty for
             ``qdrant`` under `data`.
         data: where everything durable lives.
-        open_shards: not used: the client holds all collections at once.
+        open_shards: how many collections have their word index open at once; the client holds
+            all of its own.
+        sparse: where the sparse arm lives.
         """
         root = Path(location) if location else data / "qdrant"
-        super().__init__("qdrant-local", lambda: _open(None if location == _MEMORY else root))
+        place = None if location == _MEMORY else root
+        super().__init__("qdrant-local", lambda: _open(place, sparse, open_shards))
 
 
-def _open(root: Path | None) -> Index:
+def _open(root: Path | None, sparse: str, open_shards: int) -> Index:
     """The index of a folder, or of this process's memory."""
     if root is None:
-        return Index(Catalog(_MEMORY), QdrantShards(QdrantClient(_MEMORY)))
+        shards = QdrantShards(QdrantClient(_MEMORY))
+        return Index(Catalog(_MEMORY), with_sparse(sparse, shards, None, open_shards))
     root.mkdir(parents=True, exist_ok=True)
     try:
         client = QdrantClient(path=str(root / "points"))
@@ -59,7 +66,8 @@ def _open(root: Path | None) -> Index:
             f"Another process works in {root}; stop it, or set RAGMESH_DATA or VECTOR_URL to "
             "another folder.",
         ) from error
-    return Index(Catalog(root / "catalog.sqlite"), QdrantShards(client), root=root)
+    arms = with_sparse(sparse, QdrantShards(client), root, open_shards)
+    return Index(Catalog(root / "catalog.sqlite"), arms, root=root)
 
 
 class QdrantShard:
