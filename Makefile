@@ -46,8 +46,8 @@ eval: .venv/.stamp-dev ## measure retrieval quality over ../shared/data and EVAL
 	@$(BIN)/python -m bench.eval $(wildcard ../shared/data/retrieval) $(EVAL_DATA) $(ARGS)
 
 .PHONY: bench
-bench: .venv/.stamp ## measure what verifying and limiting cost beside a bare request; ARGS="--redis URL"
-	@$(BIN)/python -m bench.limits $(ARGS)
+bench: .venv/.stamp-dev ## all benches at a quick size; ARGS="search --chunks 1000000" runs one, ARGS=-h lists
+	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: soak
 soak: .venv/.stamp-dev ## the long counts, of which `make test` runs a sample

@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, quantiles
+from typing import Any
 
 import bm25s
 import grpc
@@ -149,7 +150,7 @@ def _free_base() -> int:
 
 async def wait_until_serving(channel: grpc.aio.Channel) -> None:
     """Return once the service's health says SERVING."""
-    health = health_pb2_grpc.HealthStub(channel)
+    health: Any = health_pb2_grpc.HealthStub(channel)
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         try:

@@ -185,9 +185,7 @@ class Learning:
             pairs = [(one.title, one.chunk) for one in page]
             terms = await asyncio.to_thread(all_field_terms, self._analyzer, pairs)
             positions = [one.position for one in page]
-            await self._store.add_words(
-                key, list(zip(positions, terms, strict=True)), last=False
-            )
+            await self._store.add_words(key, list(zip(positions, terms, strict=True)), last=False)
             after, chunks = page[-1].position, chunks + len(page)
         await self._store.add_words(key, [], last=True)
         log.info("gave the word index a collection's chunks", extra={"chunks": chunks})

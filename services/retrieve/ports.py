@@ -76,7 +76,8 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document's facts. The times are 0 in one that is not stored yet."""
+    """A document's facts. A time that is 0 in one on its way in is the store's to set; another,
+    as a copy of a document brings it, is kept."""
 
     id: str
     title: str
@@ -342,6 +343,21 @@ class Store(Protocol):
     ) -> Sequence[Collection]:
         """Collections with a name greater than `after`, by name."""
 
+    async def replace_collection(
+        self, key: CollectionKey, by: CollectionKey, attributes: Attributes = ()
+    ) -> None:
+        """Put another collection of the tenant in the place of `key`, in one commit.
+
+        From then on the name of `key` is that of the collection `by`, which keeps its contents
+        and its generation and takes over the description and the time of creation; what `key` was
+        is deleted, and the name of `by` is free.
+
+        Raises:
+            Aborted: COLLECTION_CHANGED, unless both hold the same documents: ids and content
+                hashes.
+            PermissionDenied: COLLECTION_RESTRICTED, for documents that the caller may not read.
+        """
+
     async def delete_collection(self, key: CollectionKey, attributes: Attributes = ()) -> int:
         """Delete it and return how many documents went with it.
 
@@ -387,6 +403,20 @@ class Store(Protocol):
     ) -> Sequence[StoredChunk]:
         """Chunks from index `start` on. Raises: NotFound DOCUMENT_NOT_FOUND."""
 
+    async def read_document(
+        self,
+        key: CollectionKey,
+        document_id: str,
+        start: int,
+        limit: int,
+        attributes: Attributes = (),
+    ) -> tuple[Document, Sequence[IndexedChunk]]:
+        """Facts, and chunks from index `start` on as they were indexed, of one moment.
+
+        Raises:
+            NotFound: DOCUMENT_NOT_FOUND.
+        """
+
     async def delete_document(
         self, key: CollectionKey, document_id: str, attributes: Attributes = ()
     ) -> int:
@@ -401,11 +431,20 @@ class Store(Protocol):
     ) -> None:
         """Announce documents under tokens of the caller's choice and write chunks of them."""
 
-    async def publish(self, key: CollectionKey, tokens: Sequence[str]) -> Sequence[Published]:
+    async def publish(
+        self,
+        key: CollectionKey,
+        tokens: Sequence[str],
+        removing: Sequence[tuple[str, str]] = (),
+    ) -> Sequence[Published]:
         """Make complete documents durable and visible, in this order, in one commit.
+
+        Args:
+            removing: documents, as pairs (id, content hash), that go in the same commit.
 
         Raises:
             AlreadyExists: DOCUMENT_ID_TAKEN, by a document that who staged it may not read.
+            Aborted: DOCUMENT_CHANGED, when one of `removing` is no longer so; nothing happens.
         """
 
     def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:

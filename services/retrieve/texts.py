@@ -17,9 +17,7 @@ def indexed_text(title: str, chunk: Chunk) -> str:
     return "\n".join((*context, chunk.normalized_text))
 
 
-def all_field_terms(
-    analyzer: Analyzer, chunks: Sequence[tuple[str, Chunk]]
-) -> list[FieldTerms]:
+def all_field_terms(analyzer: Analyzer, chunks: Sequence[tuple[str, Chunk]]) -> list[FieldTerms]:
     """Terms of chunks, given with their documents' titles, field by field."""
     return [field_terms(analyzer, title, chunk) for title, chunk in chunks]
 

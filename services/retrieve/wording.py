@@ -107,8 +107,6 @@ def word_query(
     return WordQuery(_weighted(words, factors), _weighted(bigrams, factors), tuple(clauses))
 
 
-def _weighted(
-    terms: Iterable[str], factors: Mapping[int, float]
-) -> tuple[tuple[str, float], ...]:
+def _weighted(terms: Iterable[str], factors: Mapping[int, float]) -> tuple[tuple[str, float], ...]:
     counts = Counter(terms)
     return tuple((term, count * factors.get(term_id(term), 1.0)) for term, count in counts.items())

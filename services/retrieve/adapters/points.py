@@ -134,9 +134,7 @@ class Shards(Protocol):
 class WordShard(Shard, Protocol):
     """A shard whose sparse arm reads words. What it finds is what `Shard.nearest` may find."""
 
-    def matching(
-        self, asked: WordQuery, limit: int, allowed: Allowed
-    ) -> list[tuple[int, float]]:
+    def matching(self, asked: WordQuery, limit: int, allowed: Allowed) -> list[tuple[int, float]]:
         """The points that match best with their scores, best first."""
 
     def add_words(self, terms: Sequence[tuple[int, FieldTerms]]) -> None:

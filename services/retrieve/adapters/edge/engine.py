@@ -1,4 +1,4 @@
-"""The engine's process: ``python -m services.retrieve.adapters.edge.engine FD PARENT ROOT SHARDS SPARSE``.
+"""The engine's process: ``python -m ...adapters.edge.engine FD PARENT ROOT SHARDS SPARSE``.
 
 One thread reads calls from the socket, one carries them out. Reads go before writes, but a write
 gets its turn after so many reads. It ends when its parent does: by the socket's end, and on Linux
@@ -33,13 +33,15 @@ log = logging.getLogger(__name__)
 READS = frozenset(
     {
         "check_documents", "get_collection", "get_document", "list_chunks", "list_collections",
-        "list_documents", "sample", "scan", "search", "stats", "tenant_contents", "term_weights",
+        "list_documents", "read_document", "sample", "scan", "search", "stats", "tenant_contents",
+        "term_weights",
     }
 )  # fmt: skip
 WRITES = frozenset(
     {
-        "add_words", "create_collection", "delete_collection", "delete_document", "delete_tenant", "discard",
-        "publish", "replace_sparse", "set_profile", "stage",
+        "add_words", "create_collection", "delete_collection", "delete_document",
+        "delete_tenant", "discard", "publish", "replace_collection", "replace_sparse",
+        "set_profile", "stage",
     }
 )  # fmt: skip
 READS_PER_WRITE = 8

@@ -170,9 +170,7 @@ class WhooshDialect:
         raise NotImplementedError("points are left out of what was found")
 
 
-def _between(
-    path: str, low: float, high: float, above: bool, below: bool
-) -> query.Query:
+def _between(path: str, low: float, high: float, above: bool, below: bool) -> query.Query:
     start, end = _value_mark(path, low), _value_mark(path, high)
     if start > end or (start == end and (above or below)):
         return query.NullQuery
@@ -186,7 +184,8 @@ def _path_mark(path: str) -> str:
 def _value_mark(path: str, value: str | float) -> str:
     """A string by its hash; a number so that marks are ordered as numbers are."""
     if isinstance(value, str):
-        return f"{path}\0s{hashlib.blake2b(value.encode(errors='replace'), digest_size=12).hexdigest()}"
+        digest = hashlib.blake2b(value.encode(errors="replace"), digest_size=12).hexdigest()
+        return f"{path}\0s{digest}"
     (bits,) = struct.unpack(">Q", struct.pack(">d", value or 0.0))  # -0 is 0
     ordered = bits ^ 0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else bits | 1 << 63
     return f"{path}\0n{ordered:016x}"

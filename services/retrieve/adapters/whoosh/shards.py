@@ -40,17 +40,21 @@ _COMPLETE = "complete"
 class WhooshShard:
     """A shard with a word index beside it."""
 
-    def __init__(self, shard: Shard, words: WordIndex) -> None:
+    def __init__(self, shard: Shard, words: WordIndex, path: Path) -> None:
         self._shard = shard
         self._words = words
+        self._path = path
 
     def upsert(self, points: Iterable[tuple[int, Document, EncodedChunk]]) -> None:
         given = list(points)
         self._shard.upsert(given)
+        without = [point_id(at, one.chunk.index) for at, _, one in given if one.terms is None]
+        if not all(map(self._words.has, without)):
+            _mark_incomplete(self._path)  # whoever wrote them did not know of words
         self._words.add(
             (point_id(version, one.chunk.index), payload(document, version, one.chunk), one.terms)
             for version, document, one in given
-            if one.terms is not None  # only vectors have changed
+            if one.terms is not None
         )
 
     def delete(self, points: Sequence[int]) -> None:
@@ -63,13 +67,9 @@ class WhooshShard:
 
     def add_words(self, terms: Sequence[tuple[int, FieldTerms]]) -> None:
         payloads = self._shard.payloads([point for point, _ in terms])
-        self._words.add(
-            (point, payloads[point], one) for point, one in terms if point in payloads
-        )
+        self._words.add((point, payloads[point], one) for point, one in terms if point in payloads)
 
-    def matching(
-        self, asked: WordQuery, limit: int, allowed: Allowed
-    ) -> list[tuple[int, float]]:
+    def matching(self, asked: WordQuery, limit: int, allowed: Allowed) -> list[tuple[int, float]]:
         return self._words.search(asked, limit, allowed)
 
     def nearest(
@@ -118,7 +118,7 @@ class WhooshShards:
             words = self._open[folder] = self._load(self._root / folder, expect_data)
         self._open.move_to_end(folder)
         self._used[folder] = time.monotonic()
-        return WhooshShard(shard, words)
+        return WhooshShard(shard, words, self._root / folder)
 
     def _load(self, path: Path, expect_data: bool) -> WordIndex:
         complete = _is_complete(path)
@@ -185,6 +185,11 @@ def _is_complete(path: Path) -> bool:
         return (path / _COMPLETE).read_text() == FORMAT
     except OSError:
         return False
+
+
+def _mark_incomplete(path: Path) -> None:
+    (path / _COMPLETE).unlink(missing_ok=True)
+    sync_folder(path)
 
 
 def _mark_complete(path: Path) -> None:

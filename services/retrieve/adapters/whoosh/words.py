@@ -51,9 +51,11 @@ class WordIndex:
             self._index = FileIndex.create(storage, schema.schema(), NAME)
         else:
             self._index = FileIndex(storage, schema.schema(), NAME)
-        self._searcher: Searcher = self._index.searcher(weighting=schema.weighting())
+        self._searcher = self._new_searcher()
         self._writer: SegmentWriter | None = None
         self._added: set[int] = set()
+        self._gone: set[int] = set()
+        """Deleted, which a search only sees after the commit."""
         self._filters: OrderedDict[Any, BitSet | None] = OrderedDict()
         self._merge: Merge | None = None
         self._gone_in_merge: set[int] = set()
@@ -77,6 +79,7 @@ class WordIndex:
         found = [place for point in points for place in self._places(point)]
         for place in found:
             self._open_writer().delete_document(place)
+        self._gone.update(points if found else ())
         if self._merge is not None:
             self._gone_in_merge.update(points)
 
@@ -88,11 +91,14 @@ class WordIndex:
         writer = self._open_writer()
         self._writer = None
         self._added.clear()
+        self._gone.clear()
         if merged is None:
             writer.commit(merge=False)
         else:
             writer.commit(mergetype=lambda _, segments: self._take_over(segments, merged))
-        self._searcher = self._searcher.refresh()
+        # Not by refresh(): it keeps the segments that a commit has dropped.
+        self._searcher.close()
+        self._searcher = self._new_searcher()
         self._filters.clear()
         self._begin_merge()
 
@@ -107,6 +113,9 @@ class WordIndex:
             self._merge = None
         self._searcher.close()
         self._index.close()
+
+    def _new_searcher(self) -> Searcher:
+        return self._index.searcher(weighting=schema.weighting())
 
     def _open_writer(self) -> SegmentWriter:
         if self._writer is None:
@@ -191,11 +200,12 @@ class WordIndex:
         if seen is not None and not seen:  # whoosh takes an empty set for no filter
             return []
         points = searcher.reader().column_reader("point") if searcher.doc_count() else ()
-        wanted = limit + min(len(allowed.hidden), _HIDDEN)
+        unseen = allowed.hidden | self._gone
+        wanted = limit + min(len(unseen), _HIDDEN)
         while True:
             found = searcher.search(query, limit=wanted, filter=seen).top_n
             hits = [(int(points[place]), float(score)) for score, place in found]
-            visible = [one for one in hits if one[0] not in allowed.hidden][:limit]
+            visible = [one for one in hits if one[0] not in unseen][:limit]
             if len(visible) == limit or len(found) < wanted:
                 return visible
             wanted *= 4
@@ -219,6 +229,10 @@ class WordIndex:
             if len(self._filters) > _FILTERS:
                 self._filters.popitem(last=False)
         return self._filters[key]
+
+    def has(self, point: int) -> bool:
+        """Whether a chunk is there, or on its way."""
+        return point in self._added or any(True for _ in self._places(point))
 
     def count(self) -> int:
         """Chunks, current or not, that a search sees."""
