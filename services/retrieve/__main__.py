@@ -7,6 +7,7 @@ from services.retrieve.adapters import (
     PLANNED_ENCODERS,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
+    RERANKERS,
     SPARSE_BACKENDS,
     STORES,
 )
@@ -14,6 +15,7 @@ from services.retrieve.adapters.morphemes import installed
 from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
+from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
 from services.runtime.errors import FailedPrecondition
@@ -59,12 +61,21 @@ def build(settings: RetrieveSettings) -> Service:
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options, reads_words=reads_words)
+    retrieval = Retrieval(
+        store,
+        encoder,
+        analyzer_class(),
+        options,
+        _reranking(settings),
+        reads_words=reads_words,
+    )
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
         "sparse_backend": settings.sparse_backend,
     }
+    if settings.reranker_backend:
+        backends["reranker_backend"] = settings.reranker_backend
     servicer = RetrieveServicer(retrieval, backends)
     return Service(
         name=settings.service,
@@ -90,6 +101,14 @@ def _check_local(settings: RetrieveSettings) -> None:
             f"process, and replicas share {settings.vector_backend}://. Set SPARSE_BACKEND=engine, "
             f"or VECTOR_URL to one of {local}.",
         )
+
+
+def _reranking(settings: RetrieveSettings) -> Reranking | None:
+    """The reranker; None where none is asked for."""
+    if not settings.reranker_backend:
+        return None
+    make = resolve(RERANKERS, settings.reranker_backend, "RERANKER_BACKEND")
+    return Reranking(make(settings), budget=settings.rerank_budget, depth=settings.rerank_depth)
 
 
 def _analyzer(settings: RetrieveSettings) -> str:

@@ -63,7 +63,11 @@ class WhooshShard:
 
     def flush(self) -> None:
         self._shard.flush()
-        self._words.flush()
+        try:
+            self._words.flush()
+        except BaseException:
+            _mark_incomplete(self._path)  # chunks of several documents may have gone with it
+            raise
 
     def add_words(self, terms: Sequence[tuple[int, FieldTerms]]) -> None:
         payloads = self._shard.payloads([point for point, _ in terms])

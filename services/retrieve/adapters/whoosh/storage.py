@@ -15,7 +15,7 @@ _SEGMENT = ".seg"
 _TABLE = ".toc"
 
 
-class DurableStorage(FileStorage):
+class DurableStorage(FileStorage):  # type: ignore[misc]
     """A folder; segments and tables of contents are synced."""
 
     def create_file(self, name: str, **options: Any) -> StructFile:

@@ -64,7 +64,7 @@ class WordIndex:
 
     def add(self, chunks: Iterable[tuple[int, Mapping[str, Any], FieldTerms]]) -> None:
         """Write chunks, given with their points and payloads, in place of what they were."""
-        made = [(point, schema.document(point, *rest)) for point, *rest in chunks]
+        made = [(point, schema.document(point, payload, terms)) for point, payload, terms in chunks]
         self.delete([point for point, _ in made])
         for point, document in made:
             self._open_writer().add_document(**document)
@@ -92,10 +92,15 @@ class WordIndex:
         self._writer = None
         self._added.clear()
         self._gone.clear()
-        if merged is None:
-            writer.commit(merge=False)
-        else:
-            writer.commit(mergetype=lambda _, segments: self._take_over(segments, merged))
+        try:
+            if merged is None:
+                writer.commit(merge=False)
+            else:
+                writer.commit(mergetype=lambda _, segments: self._take_over(segments, merged))
+        except BaseException:
+            if not writer.is_closed:
+                writer.writelock.release()  # or nobody could write again
+            raise
         # Not by refresh(): it keeps the segments that a commit has dropped.
         self._searcher.close()
         self._searcher = self._new_searcher()
@@ -104,15 +109,16 @@ class WordIndex:
 
     def close(self) -> None:
         """Close it durably."""
+        self._stop_merge()
+        self.flush()
+        self._stop_merge()  # that very commit may have begun one
+        self._searcher.close()
+        self._index.close()
+
+    def _stop_merge(self) -> None:
         if self._merge is not None:
             self._merge.stop()
             self._merge = None
-        self.flush()
-        if self._merge is not None:  # begun by that very commit
-            self._merge.stop()
-            self._merge = None
-        self._searcher.close()
-        self._index.close()
 
     def _new_searcher(self) -> Searcher:
         return self._index.searcher(weighting=schema.weighting())
