@@ -8,13 +8,16 @@ from services.retrieve.adapters import (
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
     RERANKERS,
+    SERVER_STORES,
     SPARSE_BACKENDS,
     STORES,
 )
 from services.retrieve.adapters.morphemes import installed
+from services.retrieve.adapters.qdrant.options import QdrantOptions
 from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
+from services.retrieve.ports import Store
 from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
@@ -29,7 +32,6 @@ def build(settings: RetrieveSettings) -> Service:
     model_class = resolve(
         ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
     )
-    store_class = resolve(STORES, settings.vector_backend, "VECTOR_URL", planned=PLANNED_STORES)
     resolve(
         SPARSE_BACKENDS,
         settings.sparse_backend,
@@ -53,11 +55,7 @@ def build(settings: RetrieveSettings) -> Service:
         queue=settings.embedding_queue,
         query_cache=settings.query_cache,
     )
-    # Stores that share their data have no room for another arm, and are not told of one.
-    arm = {"sparse": settings.sparse_backend} if reads_words else {}
-    store = store_class(
-        settings.vector_location, settings.data, open_shards=settings.open_shards, **arm
-    )
+    store = _store(settings)
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
@@ -101,6 +99,36 @@ def _check_local(settings: RetrieveSettings) -> None:
             f"process, and replicas share {settings.vector_backend}://. Set SPARSE_BACKEND=engine, "
             f"or VECTOR_URL to one of {local}.",
         )
+
+
+def _store(settings: RetrieveSettings) -> Store:
+    """The store at `vector_url`."""
+    backend = settings.vector_backend
+    store_class = resolve(STORES, backend, "VECTOR_URL", planned=PLANNED_STORES)
+    if backend not in SERVER_STORES:
+        # A store that no other arm can stand beside is not told of one.
+        arm = {} if settings.sparse_backend == ENGINE else {"sparse": settings.sparse_backend}
+        made: Store = store_class(
+            settings.vector_location, settings.data, open_shards=settings.open_shards, **arm
+        )
+        return made
+    options = QdrantOptions(
+        api_key=settings.vector_api_key.get_secret_value(),
+        ca=settings.vector_ca,
+        timeout=settings.vector_timeout,
+        prefix=settings.qdrant_prefix,
+        shards=settings.qdrant_shards,
+        replicas=settings.qdrant_replicas,
+        write_replicas=settings.qdrant_write_replicas,
+        on_disk=settings.qdrant_on_disk,
+        quantization=settings.qdrant_quantization,
+        hnsw_m=settings.qdrant_hnsw_m,
+        hnsw_ef_construct=settings.qdrant_hnsw_ef_construct,
+        hnsw_ef=settings.qdrant_hnsw_ef,
+        indexed_metadata=settings.qdrant_indexed_metadata,
+    )
+    server: Store = store_class(settings.vector_url, options)
+    return server
 
 
 def _reranking(settings: RetrieveSettings) -> Reranking | None:

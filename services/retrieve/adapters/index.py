@@ -7,17 +7,15 @@ moment. Whatever dies in between, orphans are removed when the collection is ope
 """
 
 import bisect
-import hashlib
 import itertools
 import logging
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from services.retrieve.access import id_taken, may_read
 from services.retrieve.adapters.catalog import (
@@ -25,8 +23,10 @@ from services.retrieve.adapters.catalog import (
     Row,
     Totals,
     describe,
+    document_changed,
     new_folder,
     not_found,
+    restricted,
     tenant_digest,
 )
 from services.retrieve.adapters.points import (
@@ -38,6 +38,7 @@ from services.retrieve.adapters.points import (
     index_of,
     point_id,
     points_of,
+    stored_chunk,
     version_of,
 )
 from services.retrieve.fusion import fuse
@@ -60,10 +61,7 @@ from services.retrieve.ports import (
     TenantContents,
 )
 from services.runtime.errors import (
-    Aborted,
     NotFound,
-    PermissionDenied,
-    RagmeshError,
     Unavailable,
 )
 
@@ -272,7 +270,11 @@ class Index:
         stop = min(start + limit, document.chunks)
         points = [point_id(version, index) for index in range(start, stop)]
         payloads = self._shard(state).payloads(points) if points else {}
-        return [_stored(document, point, payloads[point]) for point in points if point in payloads]
+        return [
+            stored_chunk(document, index_of(point), payloads[point])
+            for point in points
+            if point in payloads
+        ]
 
     def read_document(
         self,
@@ -408,9 +410,9 @@ class Index:
         try:
             old = self._catalog.current(state.row.id, document_id)
         except NotFound:
-            raise _changed(document_id) from None
+            raise document_changed(document_id) from None
         if old[1].content_hash != content_hash:
-            raise _changed(document_id)
+            raise document_changed(document_id)
         self._replace(state, old, replaced, changes)
 
     def _replace(
@@ -467,7 +469,7 @@ class Index:
         documents = self._catalog.of_versions({version_of(hit.id) for hit in fused})
         return [
             Candidate(
-                _stored(documents[version_of(hit.id)], hit.id, payloads[hit.id]),
+                stored_chunk(documents[version_of(hit.id)], index_of(hit.id), payloads[hit.id]),
                 hit.score,
                 hit.dense_rank,
                 hit.sparse_rank,
@@ -642,32 +644,4 @@ class Index:
 
 def _check_unrestricted(state: _State, attributes: Attributes) -> None:
     if state.hides_from(attributes):
-        raise PermissionDenied(
-            "COLLECTION_RESTRICTED",
-            "The collection holds documents that the token may not read, so it may neither "
-            "delete nor replace it.",
-            field="collection",
-        )
-
-
-def _changed(document_id: str) -> RagmeshError:
-    return Aborted(
-        "DOCUMENT_CHANGED",
-        f"The document {document_id[:100]!r} was changed meanwhile; try again.",
-        field="id",
-    )
-
-
-def _stored(document: Document, point: int, payload: Mapping[str, Any]) -> StoredChunk:
-    identity = f"{document.id}\0{document.content_hash}".encode()
-    return StoredChunk(
-        chunk_id=f"{hashlib.sha256(identity).hexdigest()[:24]}-{index_of(point)}",
-        document_id=document.id,
-        text=payload["text"],
-        source=document.source,
-        title=document.title,
-        page=payload.get("page"),
-        heading=payload["heading"],
-        metadata_json=document.metadata_json,
-        language=payload["language"],
-    )
+        raise restricted()

@@ -4,6 +4,7 @@
 a `Shard` for one collection's points and `Shards` that opens them.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +19,7 @@ from services.retrieve.ports import (
     Filter,
     NewCollection,
     SparseVector,
+    StoredChunk,
     WordQuery,
 )
 
@@ -171,3 +173,19 @@ def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:
     if document.access:
         values[ACCESS] = list(document.access)
     return values
+
+
+def stored_chunk(document: Document, index: int, payload: Mapping[str, Any]) -> StoredChunk:
+    """A chunk as it is found, from its document's facts and its payload."""
+    identity = f"{document.id}\0{document.content_hash}".encode()
+    return StoredChunk(
+        chunk_id=f"{hashlib.sha256(identity).hexdigest()[:24]}-{index}",
+        document_id=document.id,
+        text=payload["text"],
+        source=document.source,
+        title=document.title,
+        page=payload.get("page"),
+        heading=payload["heading"],
+        metadata_json=document.metadata_json,
+        language=payload["language"],
+    )

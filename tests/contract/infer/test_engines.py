@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -106,7 +106,7 @@ class Harness:
     async def events(self, request: GenerateRequest) -> list[Event]:
         return [event async for event in self.stream(request)]
 
-    async def stream(self, request: GenerateRequest) -> AsyncIterator[Event]:
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         request = self.rig.directed(request)
         route = await self.inference.route(request.model)
         async with aclosing(self.inference.generate(route, request)) as events:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.retrieve.adapters import LOCAL_STORES, SPARSE_BACKENDS, STORES
+from services.retrieve.adapters import LOCAL_STORES, SERVER_STORES, SPARSE_BACKENDS, STORES
 from services.retrieve.ports import (
     ArmWeights,
     Chunk,
@@ -24,25 +24,25 @@ from services.retrieve.ports import (
 )
 from services.runtime.registry import resolve
 
+_ARMS = SPARSE_BACKENDS.keys() - {"engine"}
+PLACES = sorted(
+    [
+        *(STORES.keys() - SERVER_STORES | {"grpc"}),
+        *(f"{store}+{arm}" for store in LOCAL_STORES for arm in _ARMS),
+    ]
+)
+"""Stores to test, and those with another sparse arm beside them; ``grpc`` is at a server of
+`qdrant_server`, as its other schemes could be."""
+DURABLE = [one for one in PLACES if not one.startswith("memory")]
 KEY = CollectionKey("tenant", "notes")
 DIMENSIONS = 8
 TERM = 77  # a term that every chunk has
 WORD = "every"  # the same as a word
 _tokens = itertools.count()
 
-WORD_ARMS = SPARSE_BACKENDS.keys() - {"engine"}
-ARMS = sorted(
-    [
-        *STORES,
-        *(f"{one}+{arm}" for one in LOCAL_STORES for arm in SPARSE_BACKENDS.keys() - {"engine"}),
-    ]
-)
-"""Every store, and with every sparse arm that can stand beside it."""
-DURABLE = [one for one in ARMS if not one.startswith("memory")]
-
 
 def make_store(name: str, data: Path, **options) -> Store:
-    """A store of `ARMS` over the data of a folder."""
+    """A store of `PLACES` that keeps its data in a folder, over that."""
     store, _, arm = name.rpartition("+")
     if arm not in SPARSE_BACKENDS:
         store, arm = name, "engine"
