@@ -259,9 +259,13 @@ class Indexing:
                 sparse = await asyncio.to_thread(
                     analyzed, analyzer, texts, languages, averages.averages
                 )
+                pairs = [(one.owner.document.title, one.chunk) for one in pieces]
+                terms = await self._retrieval.field_terms(pairs)
                 chunks = [
-                    EncodedChunk(piece.owner.token, piece.chunk, dense, terms)
-                    for piece, dense, terms in zip(pieces, vectors, sparse, strict=True)
+                    EncodedChunk(piece.owner.token, piece.chunk, dense, weights, words)
+                    for piece, dense, weights, words in zip(
+                        pieces, vectors, sparse, terms, strict=True
+                    )
                 ]
                 await self._encoded.put(_Encoded(pieces, chunks))
         await self._encoded.put(None)

@@ -57,6 +57,11 @@ class RetrieveSettings(RuntimeSettings):
         SecretStr(""), validation_alias=AliasChoices("RAGMESH_RERANKER_API_KEY", "RERANKER_API_KEY")
     )
     """A server's key, where it wants one."""
+    nim_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("RAGMESH_NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY"),
+    )
+    """Key of NIM, where the one above is not set."""
     reranker_languages: tuple[str, ...] = ()
     """Languages that the reranker reads, as a JSON list; empty: as its model card says, else all. A
     query in another language is answered without it."""
@@ -121,7 +126,9 @@ class RetrieveSettings(RuntimeSettings):
     sparse_backend: str = Field(
         "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
     )
-    """Where the sparse arm lives: in the vector engine."""
+    """Where the sparse arm lives: ``engine``, the vector engine; ``whoosh``, an index of words
+    beside a store that one process owns, with "phrases" and ``title:``, ``heading:`` and ``body:``
+    in queries, and slower (ADR 24)."""
     analyzer: Literal["auto", "morphemes", "terms"] = "auto"
     """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
     open_shards: Count = 64
