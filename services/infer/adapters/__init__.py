@@ -13,6 +13,7 @@ REGISTRY: Mapping[str, str] = {
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
     "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
+    "ollama": "services.infer.adapters.ollama:OllamaEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
     "sglang": "services.infer.adapters.sglang:SglangEngine",
@@ -29,7 +30,6 @@ PLANNED = frozenset(
         "aira",
         "anthropic",
         "litellm",
-        "ollama",
         "triton",
     }
 )

@@ -26,6 +26,7 @@ from tests.contract.infer.scripted_http import ScriptedServer, running
 from tests.contract.infer.servers.azure import AzureServer, DatedAzureServer
 from tests.contract.infer.servers.llamacpp import LlamaServer
 from tests.contract.infer.servers.nim import NimServer
+from tests.contract.infer.servers.ollama import OllamaServer
 from tests.contract.infer.servers.openai import OpenAIServer
 from tests.contract.infer.servers.sglang import SglangServer
 from tests.contract.infer.servers.tgi import TgiServer
@@ -147,6 +148,7 @@ ROWS: Mapping[str, Row] = {
     "imaginary": alone(ImaginaryRig),
     "llamacpp": behind(LlamaServer),
     "nim": behind(NimServer),
+    "ollama": behind(OllamaServer),
     "openai": behind(OpenAIServer),
     "scripted": alone(ScriptedRig),
     "sglang": behind(SglangServer),
