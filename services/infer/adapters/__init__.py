@@ -11,6 +11,7 @@ from collections.abc import Mapping
 REGISTRY: Mapping[str, str] = {
     "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
+    "litellm": "services.infer.adapters.litellm:LiteLlmEngine",
     "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
     "ollama": "services.infer.adapters.ollama:OllamaEngine",
@@ -29,7 +30,6 @@ PLANNED = frozenset(
     {
         "aira",
         "anthropic",
-        "litellm",
         "triton",
     }
 )
