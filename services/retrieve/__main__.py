@@ -1,7 +1,9 @@
 """``python -m services.retrieve``: the composition root."""
 
 from services.retrieve.adapters import (
+    ANALYZERS,
     ENCODERS,
+    LOCAL_STORES,
     PLANNED_ENCODERS,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
@@ -12,12 +14,14 @@ from services.retrieve.adapters import (
 )
 from services.retrieve.adapters.morphemes import installed
 from services.retrieve.adapters.qdrant.options import QdrantOptions
+from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
 from services.retrieve.ports import Store
 from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
+from services.runtime.errors import FailedPrecondition
 from services.runtime.registry import resolve
 from services.runtime.server import Service, run
 from services.runtime.settings import load
@@ -28,13 +32,16 @@ def build(settings: RetrieveSettings) -> Service:
     model_class = resolve(
         ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
     )
-    analyzers = resolve(
+    resolve(
         SPARSE_BACKENDS,
         settings.sparse_backend,
         "SPARSE_BACKEND",
         planned=PLANNED_SPARSE_BACKENDS,
     )
-    analyzer_class = resolve(analyzers, _analyzer(settings), "RAGMESH_ANALYZER")
+    reads_words = settings.sparse_backend != ENGINE
+    if reads_words:
+        _check_local(settings)
+    analyzer_class = resolve(ANALYZERS, _analyzer(settings), "RAGMESH_ANALYZER")
     model = model_class(
         settings.embedding_model,
         languages=settings.embedding_languages,
@@ -52,7 +59,14 @@ def build(settings: RetrieveSettings) -> Service:
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options, _reranking(settings))
+    retrieval = Retrieval(
+        store,
+        encoder,
+        analyzer_class(),
+        options,
+        _reranking(settings),
+        reads_words=reads_words,
+    )
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
@@ -71,13 +85,31 @@ def build(settings: RetrieveSettings) -> Service:
     )
 
 
+def _check_local(settings: RetrieveSettings) -> None:
+    """A sparse arm outside the engine lies in a folder of one process.
+
+    Raises:
+        FailedPrecondition: SPARSE_BACKEND_NOT_LOCAL, where replicas share the store.
+    """
+    if settings.vector_backend not in LOCAL_STORES:
+        local = ", ".join(f"{name}://" for name in sorted(LOCAL_STORES))
+        raise FailedPrecondition(
+            "SPARSE_BACKEND_NOT_LOCAL",
+            f"SPARSE_BACKEND={settings.sparse_backend} keeps its index in the folder of one "
+            f"process, and replicas share {settings.vector_backend}://. Set SPARSE_BACKEND=engine, "
+            f"or VECTOR_URL to one of {local}.",
+        )
+
+
 def _store(settings: RetrieveSettings) -> Store:
     """The store at `vector_url`."""
     backend = settings.vector_backend
     store_class = resolve(STORES, backend, "VECTOR_URL", planned=PLANNED_STORES)
     if backend not in SERVER_STORES:
+        # A store that no other arm can stand beside is not told of one.
+        arm = {} if settings.sparse_backend == ENGINE else {"sparse": settings.sparse_backend}
         made: Store = store_class(
-            settings.vector_location, settings.data, open_shards=settings.open_shards
+            settings.vector_location, settings.data, open_shards=settings.open_shards, **arm
         )
         return made
     options = QdrantOptions(

@@ -22,10 +22,12 @@ from services.retrieve.planning import Planner
 from services.retrieve.ports import (
     Analyzer,
     Attributes,
+    Chunk,
     Collection,
     CollectionKey,
     Document,
     EncoderFacts,
+    FieldTerms,
     Matrix,
     NewCollection,
     Reranker,
@@ -41,6 +43,7 @@ from services.retrieve.reranking import (
 from services.retrieve.results import Results
 from services.retrieve.searches import Found, Search, check_search, query_text
 from services.retrieve.tasks import together
+from services.retrieve.texts import all_field_terms
 from services.runtime.deadlines import Budget
 from services.runtime.errors import (
     Aborted,
@@ -113,10 +116,21 @@ class Retrieval:
         analyzer: Analyzer,
         options: CollectionOptions,
         reranking: Reranking | None = None,
+        *,
+        reads_words: bool = False,
     ) -> None:
+        """Args:
+        store: keeps the collections.
+        encoder: makes dense vectors.
+        analyzer: makes sparse ones.
+        options: of new collections.
+        reranking: the reranker; None where there is none.
+        reads_words: whether the store's sparse arm reads words beside vectors.
+        """
         self.store = store
         self.encoder = encoder
         self.analyzer = analyzer
+        self.reads_words = reads_words
         self.reranking = reranking
         self.learning = Learning(store, encoder, analyzer)
         self._options = options
@@ -204,6 +218,7 @@ class Retrieval:
             key=key,
             collection=collection,
             measured=measured,
+            reads_words=self.reads_words,
         )
         plans = [await planner.plan(request, query) for query in queries]
         results = Results(
@@ -391,6 +406,12 @@ class Retrieval:
         return facts.tokenizer
 
     # Collections
+
+    async def field_terms(self, chunks: Sequence[tuple[str, Chunk]]) -> Sequence[FieldTerms | None]:
+        """Terms of chunks, given with their documents' titles, where the sparse arm reads them."""
+        if not self.reads_words:
+            return [None] * len(chunks)
+        return await asyncio.to_thread(all_field_terms, self.analyzer, chunks)
 
     async def create_collection(
         self,

@@ -126,7 +126,9 @@ class RetrieveSettings(RuntimeSettings):
     sparse_backend: str = Field(
         "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
     )
-    """Where the sparse arm lives: in the vector engine."""
+    """Where the sparse arm lives: ``engine``, the vector engine; ``whoosh``, an index of words
+    beside a store that one process owns, with "phrases" and ``title:``, ``heading:`` and ``body:``
+    in queries, and slower (ADR 24)."""
     analyzer: Literal["auto", "morphemes", "terms"] = "auto"
     """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
     open_shards: Count = 64

@@ -15,8 +15,11 @@ STORES = {
 SERVER_STORES = frozenset({"grpc", "grpcs", "http", "https"})
 """Those that are elsewhere: made from a URL and the cluster's options, not from a folder."""
 SPARSE_BACKENDS = {
-    "engine": "services.retrieve.adapters:ANALYZERS",
+    "engine": "services.retrieve.adapters.sparse:engine_arm",
+    "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
 }
+LOCAL_STORES = frozenset({"edge", "memory"})
+"""Those that one process owns, shard by shard: a sparse arm of another kind can stand beside."""
 ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
     "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
@@ -33,4 +36,4 @@ RERANKERS = {
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
 PLANNED_STORES = frozenset({"faiss", "redis", "rediss"})
-PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})
+PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

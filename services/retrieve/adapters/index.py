@@ -33,6 +33,8 @@ from services.retrieve.adapters.points import (
     Allowed,
     Shard,
     Shards,
+    WordShard,
+    WordShards,
     index_of,
     point_id,
     points_of,
@@ -48,6 +50,7 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     EncodedChunk,
+    FieldTerms,
     IndexedChunk,
     NewCollection,
     Published,
@@ -184,7 +187,8 @@ class Index:
 
     def get_collection(self, key: CollectionKey, attributes: Attributes) -> Collection:
         state = self._state(key)
-        return describe(state.row, state.readable(attributes), state.chunks)
+        found = describe(state.row, state.readable(attributes), state.chunks)
+        return replace(found, lacks_words=self._lacks_words(state))
 
     def list_collections(
         self, tenant: str, after: str, limit: int, attributes: Attributes
@@ -456,7 +460,7 @@ class Index:
             covered = replace(allowed, languages=query.dense_languages)
             dense = shard.nearest(query.dense, query.depth, covered)
         if query.sparse is not None and query.sparse.indices:
-            sparse = shard.nearest(query.sparse, query.depth, allowed)
+            sparse = self._sparse(state, shard, query, allowed)
         fused = fuse(dense, sparse, query.weights)[: query.top_k]
         points = [hit.id for hit in fused]
         payloads = shard.payloads(points) if points else {}
@@ -476,6 +480,26 @@ class Index:
             )
             for hit in fused
         ]
+
+    def _sparse(
+        self, state: _State, shard: Shard, query: StoreQuery, allowed: Allowed
+    ) -> list[tuple[int, float]]:
+        """Hits of the arm that reads words, or of the engine's own while that one lacks chunks."""
+        if (
+            query.words is not None
+            and isinstance(shard, WordShard)
+            and not self._lacks_words(state)
+        ):
+            return shard.matching(query.words, query.depth, allowed)
+        return shard.nearest(query.sparse or SparseVector((), ()), query.depth, allowed)
+
+    def _lacks_words(self, state: _State) -> bool:
+        shards = self._shards
+        return (
+            state.chunks > 0
+            and isinstance(shards, WordShards)
+            and shards.lacks_words(state.row.folder)
+        )
 
     def term_weights(self, key: CollectionKey, terms: Sequence[int]) -> list[float]:
         state = self._state(key)
@@ -532,6 +556,19 @@ class Index:
             for one in self._indexed(state, list(current))
         )
         shard.flush()
+
+    def add_words(
+        self, key: CollectionKey, terms: Sequence[tuple[int, FieldTerms]], last: bool
+    ) -> None:
+        state = self._state(key)
+        shard = self._shard(state)
+        if not isinstance(shard, WordShard) or not isinstance(self._shards, WordShards):
+            return
+        current = self._catalog.of_versions({version_of(point) for point, _ in terms})
+        shard.add_words([one for one in terms if version_of(one[0]) in current])
+        if last:
+            shard.flush()
+            self._shards.words_are_complete(state.row.folder)
 
     def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
         state = self._state(key)
