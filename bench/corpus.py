@@ -77,7 +77,7 @@ class Corpus:
         self.words: list[str] = [*stop, *_invent(words - len(stop), dice, set(stop))]
         self._array = np.array(self.words, dtype=object)
         self.stops = len(stop)
-        weights = 1.0 / (np.arange(words) + _SHIFT)
+        weights = np.asarray(1.0 / (np.arange(words) + _SHIFT), np.float64)
         self._stop_cumulated = _cumulated(weights[: self.stops])
         self._content_cumulated = _cumulated(weights[self.stops :])
         self.home = dice.integers(0, self.topics, words).astype(np.int32)
@@ -98,13 +98,15 @@ class Corpus:
         own = _unit(dice.standard_normal((len(self.words), LATENT)))
         mixed = _CENTRE * centres[self.home] + (1 - _CENTRE**2) ** 0.5 * own
         weight = _SMOOTH / (_SMOOTH + self.frequency)
-        return (mixed * weight[:, None]).astype(np.float32)
+        found: NDArray[np.float32] = (mixed * weight[:, None]).astype(np.float32)
+        return found
 
     def turned(self, dimensions: int) -> NDArray[np.float32]:
         """Shape (LATENT, dimensions), rows orthonormal: from meaning to an encoder's space."""
         dice = np.random.default_rng([self.seed, 2])
         square, _ = np.linalg.qr(dice.standard_normal((dimensions, LATENT)))
-        return square.T.astype(np.float32)
+        turned: NDArray[np.float32] = square.T.astype(np.float32)
+        return turned
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
         """Chunks in order, from `start` to `stop`."""

@@ -1,12 +1,10 @@
 """An encoder whose model is a table: as quick as looking words up, for benches of all the rest.
 
-Its vectors mean what `bench.corpus` says. ``EMBEDDING_MODEL`` is ``SEED,CHUNKS[,DIMENSIONS]`` of the
-corpus. With ``PAUSE`` milliseconds a token as a fourth number, a forward pass takes as long as that
-of a real model would, asleep.
+Its vectors mean what `bench.corpus` says. ``EMBEDDING_MODEL`` is the corpus' ``SEED,CHUNKS``, and
+the dimensions where they are not 384.
 """
 
 import hashlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from bench.corpus import Corpus, vectors
 from services.retrieve.ports import EncoderFacts, Matrix, Tokens
 
 NAME = "word-vectors"
+WORD_VECTORS = "bench.word_vectors:WordVectors"
 DIMENSIONS = 384
 MAX_TOKENS = 256
 UNKNOWN = "[UNK]"
@@ -29,12 +28,10 @@ class WordVectors:
         """Args:
         model: see the module's docstring; empty for seed 1 and 100,000 chunks.
         """
-        numbers = [float(part) for part in model.split(",")] if model else [1, 100_000]
-        seed, chunks, dimensions, pause = (*numbers, *(1, 100_000, DIMENSIONS, 0)[len(numbers) :])
-        self._corpus = Corpus(int(seed), chunks=int(chunks))
-        self._dimensions = int(dimensions)
-        self._pause = pause / 1000
-        self._version = f"{int(seed)}-{int(chunks)}-{self._dimensions}"
+        numbers = [int(part) for part in (model or "1,100000").split(",")]
+        seed, chunks, self._dimensions = (*numbers, DIMENSIONS)[:3]
+        self._corpus = Corpus(seed, chunks=chunks)
+        self._version = f"{seed}-{chunks}-{self._dimensions}"
 
     def load(self) -> EncoderFacts:
         corpus = self._corpus
@@ -68,7 +65,5 @@ class WordVectors:
         return tuple(ids)
 
     def forward(self, batch: Sequence[Sequence[int]]) -> Matrix:
-        if self._pause:
-            time.sleep(self._pause * sum(map(len, batch)))
         ids = [np.asarray(one or [self._unknown], np.int32) for one in batch]
         return vectors(self._table, ids, self._turn)
