@@ -19,7 +19,7 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def encoder():
-    model = WordVectors(f"3,{CHUNKS},48")
+    model = WordVectors(f"3,{CHUNKS},96")
     model.load()
     return model
 
@@ -57,7 +57,7 @@ def test_questions_differ_and_are_made_of_their_chunk(corpus):
 
 
 def test_a_question_lies_nearer_to_its_chunk_than_to_others():
-    encoder = WordVectors(f"3,{CHUNKS},48")
+    encoder = WordVectors(f"3,{CHUNKS},96")
     encoder.load()
     corpus = Corpus(3, chunks=CHUNKS)
     rows = encoded(encoder, [f"{one.title}\n{one.text}" for one in corpus.pieces()])
