@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,8 @@ class Service:
         """The sum of a metric over its labels; 0 while it has none."""
         address = f"http://127.0.0.1:{self.metrics_port}/metrics"
         with urllib.request.urlopen(address, timeout=30) as answer:
-            text = answer.read().decode()
-        pattern = rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$"
-        return sum(float(value) for value in re.findall(pattern, text, re.MULTILINE))
+            lines = answer.read().decode().splitlines()
+        return total(lines, name)
 
     @staticmethod
     def metadata(tenant: str = "bench") -> tuple[tuple[str, str], ...]:
@@ -100,6 +100,13 @@ class Service:
 def tenant_id(tenant: str) -> str:
     """As the gateway makes one: 64 hexadecimal digits."""
     return hashlib.sha256(tenant.encode()).hexdigest()
+
+
+def total(lines: Iterable[str], name: str) -> float:
+    """The sum of a metric over its labels, from Prometheus' text format."""
+    pattern = re.compile(rf"{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)")
+    found = (pattern.fullmatch(line) for line in lines)
+    return sum(float(one[1]) for one in found if one)
 
 
 def free_ports(count: int) -> int:
