@@ -36,7 +36,7 @@ from services.retrieve.ports import (
     Store,
 )
 from services.retrieve.profiles import Profile, dump, parse
-from services.retrieve.texts import indexed_text
+from services.retrieve.texts import all_field_terms, indexed_text
 from services.runtime.errors import NotFound, RagmeshError
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Learning:
         self._store = store
         self._encoder = encoder
         self._analyzer = analyzer
-        self._due: dict[CollectionKey, None] = {}
+        self._due: dict[CollectionKey, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._failed: dict[str, int] = {}
@@ -81,15 +81,22 @@ class Learning:
         """The collection's profile; when it is out of date, learning begins in the background."""
         profile = parse(collection.profile)
         if self._is_due(collection, profile) and key not in self._due:
-            self._due[key] = None
+            self._due[key] = asyncio.Event()
             self._wake.set()
         return profile
+
+    async def settled(self, key: CollectionKey) -> None:
+        """Return once nothing is to be learned from a collection that was noticed."""
+        if (learned := self._due.get(key)) is not None:
+            await learned.wait()
 
     def _is_due(self, collection: Collection, profile: Profile) -> bool:
         if collection.analyzer != self._analyzer.id or collection.encoder != self._encoder.facts.id:
             return False
         if self._failed.get(collection.generation, -1) == collection.all_chunks:
             return False
+        if collection.lacks_words:
+            return True
         if profile.unfinished or profile.encoder not in ("", collection.encoder):
             return True
         chunks = collection.all_chunks
@@ -107,6 +114,9 @@ class Learning:
             collection: Collection | None = None
             try:
                 collection = await self._store.get_collection(key)
+                if collection.lacks_words and self._is_due(collection, parse(collection.profile)):
+                    await self._give_words(key)
+                    collection = replace(collection, lacks_words=False)
                 if self._is_due(collection, parse(collection.profile)):
                     with SECONDS.time():
                         await self.learn(key, collection)
@@ -117,7 +127,7 @@ class Learning:
                 if collection is not None:
                     self._failed[collection.generation] = collection.all_chunks
             finally:
-                self._due.pop(key, None)
+                self._due.pop(key).set()
 
     async def learn(self, key: CollectionKey, collection: Collection) -> Profile:
         """Measure lengths and arms, keep the profile, and weigh chunks again when that is due."""
@@ -172,6 +182,18 @@ class Learning:
             await self._store.replace_sparse(key, vectors)
             after = page[-1].position
         log.info("weighed a collection's chunks again", extra={"chunks": collection.all_chunks})
+
+    async def _give_words(self, key: CollectionKey) -> None:
+        """Give the arm that reads words every chunk that was indexed without it."""
+        after, chunks = 0, 0
+        while page := await self._store.scan(key, after, _PAGE_CHUNKS):
+            pairs = [(one.title, one.chunk) for one in page]
+            terms = await asyncio.to_thread(all_field_terms, self._analyzer, pairs)
+            positions = [one.position for one in page]
+            await self._store.add_words(key, list(zip(positions, terms, strict=True)), last=False)
+            after, chunks = page[-1].position, chunks + len(page)
+        await self._store.add_words(key, [], last=True)
+        log.info("gave the word index a collection's chunks", extra={"chunks": chunks})
 
     async def _calibrate(
         self,

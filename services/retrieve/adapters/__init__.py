@@ -6,17 +6,34 @@ ENCODERS = {
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
-    "qdrant+local": "services.retrieve.adapters.qdrant:QdrantStore",
+    "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
+    "grpc": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "grpcs": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "http": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "https": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
 }
+SERVER_STORES = frozenset({"grpc", "grpcs", "http", "https"})
+"""Those that are elsewhere: made from a URL and the cluster's options, not from a folder."""
 SPARSE_BACKENDS = {
-    "engine": "services.retrieve.adapters:ANALYZERS",
+    "engine": "services.retrieve.adapters.sparse:engine_arm",
+    "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
 }
+LOCAL_STORES = frozenset({"edge", "memory"})
+"""Those that one process owns, shard by shard: a sparse arm of another kind can stand beside."""
 ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
     "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
 }
-RERANKERS: dict[str, str] = {}
+RERANKERS = {
+    "cohere": "services.retrieve.adapters.remote_rerankers:cohere",
+    "cross-encoder": "services.retrieve.adapters.cross_encoder:reranker",
+    "nim": "services.retrieve.adapters.remote_rerankers:nim",
+    "onnx": "services.retrieve.adapters.onnx_cross_encoder:reranker",
+    "tei": "services.retrieve.adapters.remote_rerankers:tei",
+    "vllm": "services.retrieve.adapters.remote_rerankers:vllm",
+}
+"""Each makes a `Reranker` of the settings."""
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
-PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})
-PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})
+PLANNED_STORES = frozenset({"faiss", "redis", "rediss"})
+PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

@@ -9,16 +9,18 @@ from prometheus_client import REGISTRY as METRICS
 from ragmesh.infer.v1 import infer_pb2 as pb
 from ragmesh.infer.v1 import infer_pb2_grpc
 from ragmesh.type.v1 import chat_pb2, passage_pb2
-from services.infer.__main__ import provider
-from services.infer.adapters.openai import OpenAIEngine
 from services.infer.adapters.scripted import Script, ScriptedEngine
 from services.infer.admission import Admission
 from services.infer.core import Inference, Provider
+from services.infer.providers import build_provider
 from services.infer.servicer import InferServicer
 from services.infer.settings import InferSettings
 from services.runtime.status import error_from_rpc
-from services.runtime.testing import serve_for_test
-from tests.unit.infer.openai_server import TEXT, openai_server
+from services.runtime.testing import TEST_CALLER, serve_for_test
+from tests.contract.infer import rig
+from tests.contract.infer.scripted_http import running
+from tests.contract.infer.servers.openai import TEXT
+from tests.contract.infer.servers.vllm import VllmServer
 from tests.until import until
 
 
@@ -35,17 +37,28 @@ def asked(**fields):
     return request
 
 
+class Remembering(ScriptedEngine):
+    """Knows on whose behalf it was asked."""
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.tenants = set()
+
+    def generate(self, request):
+        self.tenants.add(request.tenant)
+        return super().generate(request)
+
+
 @pytest.fixture
 async def mesh():
     """A scripted default, the extractive engine and a server of OpenAI's protocol."""
-    engine = ScriptedEngine(Script("One two three"))
-    async with openai_server() as server:
-        client = OpenAIEngine(server.url)
+    engine = Remembering(Script("One two three"))
+    async with running(VllmServer()) as server:
         inference = Inference(
             {
                 "scripted": Provider("scripted", engine, Admission(2, 0)),
-                "extractive": provider("extractive", InferSettings()),
-                "vllm": Provider("vllm", client, Admission(4, 4)),
+                "extractive": build_provider("extractive", InferSettings()),
+                "vllm": build_provider("vllm", InferSettings(), server.settings),
             }
         )
         add = infer_pb2_grpc.add_InferServiceServicer_to_server
@@ -86,7 +99,7 @@ async def test_a_server_behind_the_mesh_answers(mesh):
     events = [event async for event in stub.Generate(asked(model="vllm/tiny"))]
     assert "".join(event.delta.text for event in events) == "".join(TEXT)
     assert (events[-1].usage.completion_tokens, events[-1].usage.estimated) == (15, False)
-    assert server.requests[0]["messages"] == [{"role": "user", "content": "hi"}]
+    assert server.generations[0]["messages"] == [{"role": "user", "content": "hi"}]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +160,7 @@ async def test_a_cancelled_call_aborts_the_engine(mesh):
     await until(lambda: _count("ragmesh_infer_aborted_total", provider="scripted") == before + 1)
     assert _count("ragmesh_infer_in_flight", provider="scripted") == 0
 
-    server.mode = "silent"
+    server.behave(rig.STALL)
     call = stub.Generate(asked(model="vllm/tiny"))
     await until(lambda: server.running == 1)
     call.cancel()
@@ -167,6 +180,7 @@ async def test_overload_is_shed_with_a_delay(mesh):
     stub, engine, _ = mesh
     calls = [stub.Generate(asked(directives={"mode": "hang"})) for _ in range(2)]
     await until(lambda: engine.started == 2)
+    assert engine.tenants == {TEST_CALLER.tenant}
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         _ = [event async for event in stub.Generate(asked())]
     error = error_from_rpc(caught.value)
@@ -182,6 +196,8 @@ async def test_models_and_facts(mesh):
     assert listed["default"].target == "scripted/script"
     assert listed["vllm/tiny"].context_length == 512
     assert not listed["extractive/sentences"].capabilities.tools
+    vllm = listed["vllm/tiny"].capabilities
+    assert (list(vllm.guides), vllm.counts_tokens) == (["choice", "grammar", "regex"], True)
     facts = await stub.GetServerInfo(pb.GetServerInfoRequest())
     assert facts.backends == {"model_backend": "scripted"}
     assert facts.available
