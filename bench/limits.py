@@ -1,19 +1,15 @@
-"""What verifying and limiting cost in process: CPU microseconds per request.
+"""What verifying and limiting cost in process: processor time per request.
 
-    python -m bench.limits [--calls 20000] [--redis redis://127.0.0.1:6379/0]
-
-Prints, side by side in one run: an awaited function that does nothing; a bare request, which is a
-Starlette app called with a body and no socket; the warm authenticator; the limits; both together;
-the rest of the rendered file; and all of it, which is what a request pays. With --redis also the
-limits over Redis, one call at a time and in bursts, with the wall time of one call.
+Side by side: an awaited function that does nothing; a bare request, which is a Starlette app called
+with a body and no socket; the warm authenticator; the limits; both together; the rest of the
+rendered file; and all of it, which is what a request pays. With --redis also the limits over Redis,
+one call at a time, with the wall time of each, and in bursts.
 """
 
 import argparse
 import asyncio
-import statistics
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from bench.harness import Block, Defaults, Finding, Run, Side, Work, stopwatch
+from bench.harness.sides import Figures
 from gateway.auth import Authenticator, Principal
 from gateway.edge.middleware import EdgeGuard
 from gateway.edge.rules import EdgeRules
@@ -30,37 +28,127 @@ from gateway.keys import Keyring
 from gateway.limits.limiter import Limiter
 from gateway.limits.settings import LimitSettings
 
-ROUNDS = 7
+SUMMARY = "what verifying and limiting cost beside a bare request, in processor time"
+QUICK = ("--calls", "2000", "--starts", "1", "--rounds", "3")
+DEFAULTS = Defaults(starts=2, rounds=7)
+BARE = "bare request"
+PAID = "edge + verify + limit"
+CASES = (
+    BARE,
+    "awaited function",
+    "verify, warm",
+    "limit",
+    "verify + limit",
+    "the edge's rules, with verify",
+    PAID,
+    "verify + limit + tokens and stream place",
+)
+REDIS_ONE = "verify + limit over Redis"
+REDIS_BURST = "verify + limit over Redis, bursts of 32"
 BUDGET_US = 150.0
-Work = Callable[[], Awaitable[Any]]
+BURST = 32
+Call = Callable[[], Awaitable[Any]]
 
 
-async def cpu_per_call(work: Work, calls: int, burst: int = 1) -> float:
-    """Median over rounds of CPU microseconds per call, this process's threads together."""
-    rounds = []
-    for _ in range(ROUNDS):
-        started = time.process_time()
-        for _ in range(calls // ROUNDS // burst):
-            if burst == 1:
-                await work()
-            else:
-                await asyncio.gather(*(work() for _ in range(burst)))
-        spent = time.process_time() - started
-        rounds.append(spent / (calls // ROUNDS // burst * burst) * 1e6)
-    return statistics.median(rounds)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--calls", type=int, default=3000, help="of a block")
+    parser.add_argument("--redis", help="URL of a Redis whose keys may be used")
 
 
-async def wall_per_call(work: Work, calls: int) -> tuple[float, float]:
-    """Median and 99th percentile of wall microseconds."""
-    times = []
-    for _ in range(calls):
-        started = time.perf_counter()
-        await work()
-        times.append((time.perf_counter() - started) * 1e6)
-    return statistics.median(times), statistics.quantiles(times, n=100)[98]
+def sides(options: argparse.Namespace, folder: Path) -> Sequence[Side]:
+    cases = [(case, options.calls) for case in CASES]
+    if options.redis:
+        cases += [(REDIS_ONE, options.calls // 10), (REDIS_BURST, options.calls)]
+    return [
+        Side(case, "bench.limits:Case", {"case": case, "calls": calls, "redis": options.redis})
+        for case, calls in cases
+    ]
 
 
-def bare_request() -> Work:
+def findings(run: Run, options: argparse.Namespace) -> Sequence[Finding]:
+    if PAID not in run.sides:
+        return []
+    return [Finding(PAID, run.cpu_per_call(PAID)[0] * 1e6, "us of CPU", below=BUDGET_US)]
+
+
+class Case(Work):
+    """One kind of request, many times."""
+
+    async def prepare(self) -> Figures:
+        self._folder = tempfile.TemporaryDirectory()
+        self._limiter: Limiter | None = None
+        keyring = Keyring(Path(self._folder.name))
+        keyring.create("bench", tenants=["*"], scopes=["chat"])
+        token = keyring.issue(consumer="bench", subject="bench", scopes=["chat"])
+        raise_edge_limits(keyring.rendered)
+        self._call = await self._of(self.options["case"], keyring, token)
+        await self._call()
+        return {}
+
+    async def measure(self, round_: int) -> Block:
+        calls, call = int(self.options["calls"]), self._call
+        if self.options["case"] == REDIS_ONE:
+            seconds: list[float] = []
+            for _ in range(calls):
+                with stopwatch(seconds):
+                    await call()
+            return Block(calls, {"one call": seconds}, self._shared())
+        if self.options["case"] == REDIS_BURST:
+            for _ in range(calls // BURST):
+                await asyncio.gather(*(call() for _ in range(BURST)))
+            return Block(calls // BURST * BURST, figures=self._shared())
+        for _ in range(calls):
+            await call()
+        return Block(calls)
+
+    async def aclose(self) -> None:
+        if self._limiter is not None:
+            await self._limiter.aclose()
+        self._folder.cleanup()
+
+    def _shared(self) -> Figures:
+        """1 while the counts are in Redis."""
+        return {"shared": float(self._limiter is not None and self._limiter.is_shared)}
+
+    async def _of(self, case: str, keyring: Keyring, token: str) -> Call:
+        authenticator = Authenticator(keyring.rendered)
+        over_redis = case in (REDIS_ONE, REDIS_BURST)
+        limits = self._limiter = limiter(keyring, self.options["redis"] if over_redis else None)
+        if over_redis:
+            await limits.start()
+        principal = authenticator.authenticate(f"Bearer {token}")
+
+        async def nothing() -> None:
+            pass
+
+        async def verify() -> Principal:
+            return authenticator.authenticate(f"Bearer {token}")
+
+        async def both() -> None:
+            caller = authenticator.authenticate(f"Bearer {token}")
+            admission = await limits.admit(caller, "192.0.2.1", "POST", "/v1/query")
+            admission.check()
+
+        async def admit() -> None:
+            (await limits.admit(principal, "192.0.2.1", "POST", "/v1/query")).check()
+
+        guard = guarded(EdgeRules(keyring.rendered), authenticator, token)
+
+        async def whole() -> None:
+            await guard()
+            await both()
+
+        async def generate() -> None:
+            await both()
+            work = await limits.begin(principal.tenant_id, prompt=100, max_output=200, stream=True)
+            with work:
+                work.tokens.report(150)
+
+        calls = (bare_request(), nothing, verify, admit, both, guard, whole, generate)
+        return dict(zip(CASES, calls, strict=True)).get(case, both)
+
+
+def bare_request() -> Call:
     async def answer(request: Request) -> PlainTextResponse:
         await request.body()
         return PlainTextResponse("ok")
@@ -87,7 +175,7 @@ def bare_request() -> Work:
     return call
 
 
-def guarded(rules: EdgeRules, authenticator: Authenticator, token: str) -> Work:
+def guarded(rules: EdgeRules, authenticator: Authenticator, token: str) -> Call:
     """What the rendered file asks before a route: route, token, address, size, cors."""
 
     async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -132,94 +220,3 @@ def raise_edge_limits(rendered: Path) -> None:
         if plugin["name"] == "rate-limiting":
             plugin["config"]["minute"] = plugin["config"]["hour"] = 10**9
     rendered.write_text(yaml.safe_dump(document))
-
-
-async def measure(calls: int, redis: str | None, data: Path) -> None:
-    keyring = Keyring(data)
-    keyring.create("bench", tenants=["*"], scopes=["chat"])
-    token = keyring.issue(consumer="bench", subject="bench", scopes=["chat"])
-    raise_edge_limits(keyring.rendered)
-    authenticator = Authenticator(keyring.rendered)
-    alone = limiter(keyring)
-    principal = authenticator.authenticate(f"Bearer {token}")
-
-    async def nothing() -> None:
-        pass
-
-    async def verify() -> Principal:
-        return authenticator.authenticate(f"Bearer {token}")
-
-    async def both(limits: Limiter = alone) -> None:
-        caller = authenticator.authenticate(f"Bearer {token}")
-        admission = await limits.admit(caller, "192.0.2.1", "POST", "/v1/query")
-        admission.check()
-
-    async def admit() -> None:
-        (await alone.admit(principal, "192.0.2.1", "POST", "/v1/query")).check()
-
-    guard = guarded(EdgeRules(keyring.rendered), authenticator, token)
-
-    async def whole() -> None:
-        await guard()
-        await both()
-
-    async def generate() -> None:
-        await both()
-        work = await alone.begin(principal.tenant_id, prompt=100, max_output=200, stream=True)
-        with work:
-            work.tokens.report(150)
-
-    cases: list[tuple[str, Work]] = [
-        ("bare awaited function", nothing),
-        ("bare request (Starlette, no socket)", bare_request()),
-        ("verify, warm", verify),
-        ("limit: edge and tenant, minute and hour", admit),
-        ("verify + limit", both),
-        ("the edge's rules, with verify", guard),
-        ("edge + verify + limit", whole),
-        ("verify + limit + tokens and stream place", generate),
-    ]
-    print(f"{'in process':<44}{'CPU us':>9}")
-    figures = {}
-    for name, work in cases:
-        await work()
-        figures[name] = await cpu_per_call(work, calls)
-        print(f"{name:<44}{figures[name]:>9.2f}")
-    bare = figures["bare request (Starlette, no socket)"]
-    paid = figures["edge + verify + limit"]
-    verdict = "within" if paid < BUDGET_US else "OVER"
-    print(
-        f"edge + verify + limit: {paid / 1000:.3f} ms, {paid / bare:.2f} of a bare request, "
-        f"{verdict} the budget of {BUDGET_US / 1000:.2f} ms"
-    )
-    if redis is None:
-        return
-    shared = limiter(keyring, redis)
-    await shared.start()
-
-    async def over_redis() -> None:
-        await both(shared)
-
-    print(f"\n{'over Redis':<44}{'CPU us':>9}")
-    print(
-        f"{'verify + limit, one at a time':<44}{await cpu_per_call(over_redis, calls // 10):>9.2f}"
-    )
-    in_bursts = await cpu_per_call(over_redis, calls, burst=32)
-    print(f"{'verify + limit, 32 at a time':<44}{in_bursts:>9.2f}")
-    median, slow = await wall_per_call(over_redis, calls // 10)
-    print(f"wall time of one call: median {median:.0f} us, 99th percentile {slow:.0f} us")
-    print(f"shared to the end: {shared.is_shared}")
-    await shared.aclose()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=20_000)
-    parser.add_argument("--redis", help="URL of a Redis whose keys may be used")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as data:
-        asyncio.run(measure(options.calls, options.redis, Path(data)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,16 +1,19 @@
 """``python -m services.retrieve``: the composition root."""
 
 from services.retrieve.adapters import (
+    CACHES,
     ENCODERS,
-    PLANNED_ENCODERS,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
+    RERANKERS,
     SPARSE_BACKENDS,
     STORES,
 )
 from services.retrieve.adapters.morphemes import installed
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
+from services.retrieve.ports import VectorCache
+from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
 from services.runtime.registry import resolve
@@ -20,9 +23,7 @@ from services.runtime.settings import load
 
 def build(settings: RetrieveSettings) -> Service:
     """Wire the chosen adapters together."""
-    model_class = resolve(
-        ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
-    )
+    model_class = resolve(ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND")
     store_class = resolve(STORES, settings.vector_backend, "VECTOR_URL", planned=PLANNED_STORES)
     analyzers = resolve(
         SPARSE_BACKENDS,
@@ -31,29 +32,25 @@ def build(settings: RetrieveSettings) -> Service:
         planned=PLANNED_SPARSE_BACKENDS,
     )
     analyzer_class = resolve(analyzers, _analyzer(settings), "RAGMESH_ANALYZER")
-    model = model_class(
-        settings.embedding_model,
-        languages=settings.embedding_languages,
-        device=settings.embedding_device,
-        precision=settings.embedding_precision,
-        threads=settings.embedding_threads,
-    )
     encoder = Encoder(
-        model,
+        model_class.from_settings(settings),
         batch_tokens=settings.embedding_batch_tokens,
         queue=settings.embedding_queue,
         query_cache=settings.query_cache,
+        shared_cache=_shared_cache(settings),
     )
     store = store_class(settings.vector_location, settings.data, open_shards=settings.open_shards)
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options)
+    retrieval = Retrieval(store, encoder, analyzer_class(), options, _reranking(settings))
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
         "sparse_backend": settings.sparse_backend,
     }
+    if settings.reranker_backend:
+        backends["reranker_backend"] = settings.reranker_backend
     servicer = RetrieveServicer(retrieval, backends)
     return Service(
         name=settings.service,
@@ -63,6 +60,22 @@ def build(settings: RetrieveSettings) -> Service:
         availability=store.availability,
         aclose=retrieval.aclose,
     )
+
+
+def _reranking(settings: RetrieveSettings) -> Reranking | None:
+    """The reranker; None where none is asked for."""
+    if not settings.reranker_backend:
+        return None
+    make = resolve(RERANKERS, settings.reranker_backend, "RERANKER_BACKEND")
+    return Reranking(make(settings), budget=settings.rerank_budget, depth=settings.rerank_depth)
+
+
+def _shared_cache(settings: RetrieveSettings) -> VectorCache | None:
+    """Where replicas share query vectors; None without a Redis."""
+    if settings.redis_url is None:
+        return None
+    cache: VectorCache = resolve(CACHES, "redis", "REDIS_URL").from_settings(settings)
+    return cache
 
 
 def _analyzer(settings: RetrieveSettings) -> str:

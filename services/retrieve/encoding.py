@@ -93,6 +93,11 @@ class Encoder:
             raise Unavailable("ENCODER_LOADING", "The encoder is being loaded.", retry_after=2.0)
         return self._facts
 
+    @property
+    def backend(self) -> str:
+        """What runs the model, as settings name it; empty while it is loading."""
+        return self._facts.backend if self._facts else ""
+
     async def start(self) -> None:
         """Load the model and warm it up."""
         facts = await self._model.start()
@@ -110,6 +115,7 @@ class Encoder:
                 "dimensions": facts.dimensions,
                 "max_tokens": facts.max_tokens,
                 "languages": ",".join(facts.languages),
+                "backend": facts.backend,
                 "precision": facts.precision,
             },
         )
@@ -253,5 +259,3 @@ def _shares(total: int, estimates: Sequence[int]) -> list[int]:
     sums = np.cumsum(estimates) * (total / max(1, sum(estimates)))
     ends = np.rint(sums).astype(int).tolist()
     return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-

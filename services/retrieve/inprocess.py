@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from services.retrieve.ports import (
     EncoderFacts,
@@ -43,7 +43,7 @@ class Tokens:
 class InProcessModel(ABC):
     """An `EncoderModel` made of methods that block; none of them is called from the loop."""
 
-    overtakes: ClassVar[bool] = False
+    overtakes: bool = False
     """Whether `forward_urgent` may run while `forward` does, in another thread."""
 
     def __init__(self) -> None:

@@ -1,8 +1,15 @@
 """Back-ends of retrieve, by the names that settings use. Only the chosen ones are imported."""
 
 ENCODERS = {
+    "auto": "services.retrieve.adapters.automatic:Automatic",
+    "nim": "services.retrieve.adapters.nim:NimEncoder",
+    "nim-embed": "services.retrieve.adapters.nim:NimEncoder",
+    "onnx": "services.retrieve.adapters.onnx:Model",
+    "openai": "services.retrieve.adapters.openai:RemoteEncoder",
+    "openvino": "services.retrieve.adapters.openvino:Model",
     "sentence-transformers": "services.retrieve.adapters.sentence_transformers:Model",
 }
+"""Each has ``from_settings(settings)``, which makes an `EncoderModel`."""
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
@@ -15,8 +22,19 @@ ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
     "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
 }
-RERANKERS: dict[str, str] = {}
+RERANKERS = {
+    "cohere": "services.retrieve.adapters.remote_rerankers:cohere",
+    "cross-encoder": "services.retrieve.adapters.cross_encoder:reranker",
+    "nim": "services.retrieve.adapters.remote_rerankers:nim",
+    "onnx": "services.retrieve.adapters.onnx_cross_encoder:reranker",
+    "tei": "services.retrieve.adapters.remote_rerankers:tei",
+    "vllm": "services.retrieve.adapters.remote_rerankers:vllm",
+}
+"""Each makes a `Reranker` of the settings."""
+CACHES = {
+    "redis": "services.retrieve.adapters.redis_vectors:RedisVectors",
+}
+"""Each has ``from_settings(settings)``, which makes a `VectorCache`."""
 
-PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
 PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})
 PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})

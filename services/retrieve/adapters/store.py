@@ -43,6 +43,11 @@ class IndexStore(ABC):
         found = await self._call("list_collections", tenant, after, limit, attributes)
         return cast(Sequence[Collection], found)
 
+    async def replace_collection(
+        self, key: CollectionKey, by: CollectionKey, attributes: Attributes = ()
+    ) -> None:
+        await self._call("replace_collection", key, by, attributes)
+
     async def delete_collection(self, key: CollectionKey, attributes: Attributes = ()) -> int:
         return cast(int, await self._call("delete_collection", key, attributes))
 
@@ -83,6 +88,17 @@ class IndexStore(ABC):
         found = await self._call("list_chunks", key, document_id, start, limit, attributes)
         return cast(Sequence[StoredChunk], found)
 
+    async def read_document(
+        self,
+        key: CollectionKey,
+        document_id: str,
+        start: int,
+        limit: int,
+        attributes: Attributes = (),
+    ) -> tuple[Document, Sequence[IndexedChunk]]:
+        found = await self._call("read_document", key, document_id, start, limit, attributes)
+        return cast(tuple[Document, Sequence[IndexedChunk]], found)
+
     async def delete_document(
         self, key: CollectionKey, document_id: str, attributes: Attributes = ()
     ) -> int:
@@ -97,8 +113,13 @@ class IndexStore(ABC):
     ) -> None:
         await self._call("stage", key, documents, chunks, attributes)
 
-    async def publish(self, key: CollectionKey, tokens: Sequence[str]) -> Sequence[Published]:
-        return cast(Sequence[Published], await self._call("publish", key, tokens))
+    async def publish(
+        self,
+        key: CollectionKey,
+        tokens: Sequence[str],
+        removing: Sequence[tuple[str, str]] = (),
+    ) -> Sequence[Published]:
+        return cast(Sequence[Published], await self._call("publish", key, tokens, removing))
 
     async def search(self, key: CollectionKey, query: StoreQuery) -> Sequence[Candidate]:
         return cast(Sequence[Candidate], await self._call("search", key, query))

@@ -39,6 +39,7 @@ _READS = frozenset(
         "list_chunks",
         "list_collections",
         "list_documents",
+        "read_document",
         "search",
         "tenant_contents",
         "term_weights",

@@ -32,13 +32,14 @@ log = logging.getLogger(__name__)
 READS = frozenset(
     {
         "check_documents", "get_collection", "get_document", "list_chunks", "list_collections",
-        "list_documents", "sample", "scan", "search", "stats", "tenant_contents", "term_weights",
+        "list_documents", "read_document", "sample", "scan", "search", "stats", "tenant_contents",
+        "term_weights",
     }
 )  # fmt: skip
 WRITES = frozenset(
     {
         "create_collection", "delete_collection", "delete_document", "delete_tenant", "discard",
-        "publish", "replace_sparse", "set_profile", "stage",
+        "publish", "replace_collection", "replace_sparse", "set_profile", "stage",
     }
 )  # fmt: skip
 READS_PER_WRITE = 8
