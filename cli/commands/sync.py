@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.api import Api
+from cli.api import PATIENT_ATTEMPTS, Api
 from cli.console import Failure, Screen
 from cli.options import JsonOption, LangOption, Session, command
 from cli.syncing.bucket import SCHEMES, BucketSource
@@ -94,7 +94,7 @@ def sync(
     with (
         command(as_json, lang) as session,
         closing(open_source(source, alias, max_bytes)) as opened,
-        Api(session.settings) as api,
+        Api(session.settings, attempts=PATIENT_ATTEMPTS) as api,
         closing(Cache(session.settings.data / "sync", api.url, collection, opened.name)) as cache,
     ):
         first = True

@@ -328,7 +328,7 @@ class Sync:
                 raise
 
     def _document(self, id: str) -> str:
-        return path_of(self._collection, f"/documents/{quote(id, safe='/')}")
+        return path_of(self._collection, f"/documents/{quote(id, safe='')}")
 
     def _batches(self, ids: Sequence[str], entries: Mapping[str, Entry]) -> Iterator[list[str]]:
         """Small files together, others alone."""

@@ -1,21 +1,27 @@
 """``python -m services.retrieve``: the composition root."""
 
 from services.retrieve.adapters import (
+    ANALYZERS,
     CACHES,
     ENCODERS,
+    LOCAL_STORES,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
     RERANKERS,
+    SERVER_STORES,
     SPARSE_BACKENDS,
     STORES,
 )
 from services.retrieve.adapters.morphemes import installed
+from services.retrieve.adapters.qdrant.options import QdrantOptions
+from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
-from services.retrieve.ports import VectorCache
+from services.retrieve.ports import Store, VectorCache
 from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
+from services.runtime.errors import FailedPrecondition
 from services.runtime.registry import resolve
 from services.runtime.server import Service, run
 from services.runtime.settings import load
@@ -24,14 +30,16 @@ from services.runtime.settings import load
 def build(settings: RetrieveSettings) -> Service:
     """Wire the chosen adapters together."""
     model_class = resolve(ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND")
-    store_class = resolve(STORES, settings.vector_backend, "VECTOR_URL", planned=PLANNED_STORES)
-    analyzers = resolve(
+    resolve(
         SPARSE_BACKENDS,
         settings.sparse_backend,
         "SPARSE_BACKEND",
         planned=PLANNED_SPARSE_BACKENDS,
     )
-    analyzer_class = resolve(analyzers, _analyzer(settings), "RAGMESH_ANALYZER")
+    reads_words = settings.sparse_backend != ENGINE
+    if reads_words:
+        _check_local(settings)
+    analyzer_class = resolve(ANALYZERS, _analyzer(settings), "RAGMESH_ANALYZER")
     encoder = Encoder(
         model_class.from_settings(settings),
         batch_tokens=settings.embedding_batch_tokens,
@@ -39,11 +47,18 @@ def build(settings: RetrieveSettings) -> Service:
         query_cache=settings.query_cache,
         shared_cache=_shared_cache(settings),
     )
-    store = store_class(settings.vector_location, settings.data, open_shards=settings.open_shards)
+    store = _store(settings)
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options, _reranking(settings))
+    retrieval = Retrieval(
+        store,
+        encoder,
+        analyzer_class(),
+        options,
+        _reranking(settings),
+        reads_words=reads_words,
+    )
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
@@ -60,6 +75,52 @@ def build(settings: RetrieveSettings) -> Service:
         availability=store.availability,
         aclose=retrieval.aclose,
     )
+
+
+def _check_local(settings: RetrieveSettings) -> None:
+    """A sparse arm outside the engine lies in a folder of one process.
+
+    Raises:
+        FailedPrecondition: SPARSE_BACKEND_NOT_LOCAL, where replicas share the store.
+    """
+    if settings.vector_backend not in LOCAL_STORES:
+        local = ", ".join(f"{name}://" for name in sorted(LOCAL_STORES))
+        raise FailedPrecondition(
+            "SPARSE_BACKEND_NOT_LOCAL",
+            f"SPARSE_BACKEND={settings.sparse_backend} keeps its index in the folder of one "
+            f"process, and replicas share {settings.vector_backend}://. Set SPARSE_BACKEND=engine, "
+            f"or VECTOR_URL to one of {local}.",
+        )
+
+
+def _store(settings: RetrieveSettings) -> Store:
+    """The store at `vector_url`."""
+    backend = settings.vector_backend
+    store_class = resolve(STORES, backend, "VECTOR_URL", planned=PLANNED_STORES)
+    if backend not in SERVER_STORES:
+        # A store that no other arm can stand beside is not told of one.
+        arm = {} if settings.sparse_backend == ENGINE else {"sparse": settings.sparse_backend}
+        made: Store = store_class(
+            settings.vector_location, settings.data, open_shards=settings.open_shards, **arm
+        )
+        return made
+    options = QdrantOptions(
+        api_key=settings.vector_api_key.get_secret_value(),
+        ca=settings.vector_ca,
+        timeout=settings.vector_timeout,
+        prefix=settings.qdrant_prefix,
+        shards=settings.qdrant_shards,
+        replicas=settings.qdrant_replicas,
+        write_replicas=settings.qdrant_write_replicas,
+        on_disk=settings.qdrant_on_disk,
+        quantization=settings.qdrant_quantization,
+        hnsw_m=settings.qdrant_hnsw_m,
+        hnsw_ef_construct=settings.qdrant_hnsw_ef_construct,
+        hnsw_ef=settings.qdrant_hnsw_ef,
+        indexed_metadata=settings.qdrant_indexed_metadata,
+    )
+    server: Store = store_class(settings.vector_url, options)
+    return server
 
 
 def _reranking(settings: RetrieveSettings) -> Reranking | None:

@@ -13,11 +13,20 @@ ENCODERS = {
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
-    "qdrant+local": "services.retrieve.adapters.qdrant:QdrantStore",
+    "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
+    "grpc": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "grpcs": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "http": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "https": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
 }
+SERVER_STORES = frozenset({"grpc", "grpcs", "http", "https"})
+"""Those that are elsewhere: made from a URL and the cluster's options, not from a folder."""
 SPARSE_BACKENDS = {
-    "engine": "services.retrieve.adapters:ANALYZERS",
+    "engine": "services.retrieve.adapters.sparse:engine_arm",
+    "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
 }
+LOCAL_STORES = frozenset({"edge", "memory"})
+"""Those that one process owns, shard by shard: a sparse arm of another kind can stand beside."""
 ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
     "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
@@ -36,5 +45,5 @@ CACHES = {
 }
 """Each has ``from_settings(settings)``, which makes a `VectorCache`."""
 
-PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})
-PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})
+PLANNED_STORES = frozenset({"faiss", "redis", "rediss"})
+PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

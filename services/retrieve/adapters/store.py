@@ -14,6 +14,7 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     EncodedChunk,
+    FieldTerms,
     IndexedChunk,
     NewCollection,
     Published,
@@ -137,6 +138,11 @@ class IndexStore(ABC):
         self, key: CollectionKey, vectors: Sequence[tuple[int, SparseVector]]
     ) -> None:
         await self._call("replace_sparse", key, vectors)
+
+    async def add_words(
+        self, key: CollectionKey, terms: Sequence[tuple[int, FieldTerms]], *, last: bool
+    ) -> None:
+        await self._call("add_words", key, terms, last)
 
     async def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
         await self._call("set_profile", key, generation, profile)

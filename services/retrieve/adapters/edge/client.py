@@ -14,6 +14,7 @@ from typing import Any, cast
 from prometheus_client import Counter, Gauge
 
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
+from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.adapters.store import IndexStore
 from services.retrieve.ports import CollectionKey
 from services.runtime.errors import RagmeshError, Unavailable
@@ -50,14 +51,18 @@ _READS = frozenset(
 class EdgeStore(IndexStore):
     """Qdrant Edge in a process of its own, started again whenever it dies."""
 
-    def __init__(self, location: str, data: Path, *, open_shards: int = 64) -> None:
+    def __init__(
+        self, location: str, data: Path, *, open_shards: int = 64, sparse: str = ENGINE
+    ) -> None:
         """Args:
         location: what follows ``edge://``; empty for ``retrieve`` under `data`.
         data: where everything durable lives.
         open_shards: how many collections are open at once.
+        sparse: where the sparse arm lives.
         """
         self._root = Path(location) if location else data / "retrieve"
         self._open_shards = open_shards
+        self._sparse = sparse
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._up = asyncio.Event()
@@ -112,6 +117,7 @@ class EdgeStore(IndexStore):
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", _MODULE,
                 str(theirs.fileno()), str(os.getpid()), str(self._root), str(self._open_shards),
+                self._sparse,
                 pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
         reader, self._writer = await asyncio.open_connection(sock=ours)

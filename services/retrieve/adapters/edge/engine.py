@@ -1,4 +1,4 @@
-"""The engine's process: ``python -m services.retrieve.adapters.edge.engine FD PARENT ROOT SHARDS``.
+"""The engine's process: ``python -m ...adapters.edge.engine FD PARENT ROOT SHARDS SPARSE``.
 
 One thread reads calls from the socket, one carries them out. Reads go before writes, but a write
 gets its turn after so many reads. It ends when its parent does: by the socket's end, and on Linux
@@ -24,6 +24,7 @@ from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
 from services.retrieve.adapters.edge.shards import Shards
 from services.retrieve.adapters.index import Index
+from services.retrieve.adapters.sparse import ENGINE, with_sparse
 from services.runtime.errors import FailedPrecondition, Internal, RagmeshError, Unavailable
 from services.runtime.logs import configure_logs
 
@@ -38,8 +39,9 @@ READS = frozenset(
 )  # fmt: skip
 WRITES = frozenset(
     {
-        "create_collection", "delete_collection", "delete_document", "delete_tenant", "discard",
-        "publish", "replace_collection", "replace_sparse", "set_profile", "stage",
+        "add_words", "create_collection", "delete_collection", "delete_document",
+        "delete_tenant", "discard", "publish", "replace_collection", "replace_sparse",
+        "set_profile", "stage",
     }
 )  # fmt: skip
 READS_PER_WRITE = 8
@@ -88,7 +90,7 @@ class Calls:
 
 
 def main(arguments: Sequence[str]) -> None:
-    descriptor, parent, root, open_shards = arguments
+    descriptor, parent, root, open_shards, sparse = arguments
     _die_with(int(parent))
     # Ctrl-C reaches the whole group; the servicer drains first and then closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(fileno=int(descriptor)) as link:
         try:
             lock = _own(Path(root))
-            index = open_index(Path(root), int(open_shards))
+            index = open_index(Path(root), int(open_shards), sparse)
         except RagmeshError as error:
             link.sendall(pack((0, False, error)))
             return
@@ -112,11 +114,12 @@ def main(arguments: Sequence[str]) -> None:
             lock.close()
 
 
-def open_index(root: Path, open_shards: int) -> Index:
+def open_index(root: Path, open_shards: int, sparse: str = ENGINE) -> Index:
     """The index of a data folder, which it makes where there is none."""
     (root / "shards").mkdir(parents=True, exist_ok=True)
     shards = Shards(root / "shards", open_shards)
-    return Index(Catalog(root / "catalog.sqlite"), shards, root=root)
+    arms = with_sparse(sparse, shards, root, open_shards)
+    return Index(Catalog(root / "catalog.sqlite"), arms, root=root)
 
 
 def _work(index: Index, calls: Calls, link: socket.socket) -> None:
