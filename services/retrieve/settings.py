@@ -46,7 +46,7 @@ class RetrieveSettings(RuntimeSettings):
         SecretStr(""),
         validation_alias=AliasChoices("RAGMESH_NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY"),
     )
-    """The key of NVIDIA's hosted or licensed services."""
+    """Key of NIM, for embedding and reranking, where theirs is not set."""
     embedding_timeout: Annotated[float, Field(gt=0, le=600)] = 60.0
     """Seconds of silence after which an embedding server is given up."""
     embedding_parallel: Annotated[int, Field(ge=1, le=64)] = 4
@@ -109,11 +109,6 @@ class RetrieveSettings(RuntimeSettings):
         SecretStr(""), validation_alias=AliasChoices("RAGMESH_RERANKER_API_KEY", "RERANKER_API_KEY")
     )
     """A server's key, where it wants one."""
-    nim_api_key: SecretStr = Field(
-        SecretStr(""),
-        validation_alias=AliasChoices("RAGMESH_NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY"),
-    )
-    """Key of NIM, where the one above is not set."""
     reranker_languages: tuple[str, ...] = ()
     """Languages that the reranker reads, as a JSON list; empty: as its model card says, else all. A
     query in another language is answered without it."""
