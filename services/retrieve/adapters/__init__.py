@@ -12,6 +12,7 @@ ENCODERS = {
 """Each has ``from_settings(settings)``, which makes an `EncoderModel`."""
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
+    "faiss": "services.retrieve.adapters.faiss.store:FaissStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
     "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
     "grpc": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
@@ -25,7 +26,7 @@ SPARSE_BACKENDS = {
     "engine": "services.retrieve.adapters.sparse:engine_arm",
     "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
 }
-LOCAL_STORES = frozenset({"edge", "memory"})
+LOCAL_STORES = frozenset({"edge", "faiss", "memory"})
 """Those that one process owns, shard by shard: a sparse arm of another kind can stand beside."""
 ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
@@ -45,5 +46,5 @@ CACHES = {
 }
 """Each has ``from_settings(settings)``, which makes a `VectorCache`."""
 
-PLANNED_STORES = frozenset({"faiss", "redis", "rediss"})
+PLANNED_STORES = frozenset({"redis", "rediss"})
 PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()
