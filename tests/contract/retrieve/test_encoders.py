@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +141,7 @@ async def test_a_passage_prompt_makes_another_encoder_a_query_prompt_does_not(ba
 
 
 async def test_it_cannot_start_without_a_model(backend, tmp_path):
-    more = {"embedding_url": "http://127.0.0.1:9/v1"} if backend in REMOTE else {}
+    more: Any = {"embedding_url": "http://127.0.0.1:9/v1"} if backend in REMOTE else {}
     model = "" if backend in REMOTE else str(tmp_path / "nowhere" / "at" / "all")
     settings = RetrieveSettings(data=tmp_path, embedding_model=model, **more)
     with pytest.raises(RagmeshError):

@@ -88,10 +88,8 @@ def test_a_folder_that_is_no_model(tmp_path):
     ("settings", "error"),
     [
         ({"embedding_backend": "bert"}, InvalidArgument),
-        ({"vector_url": "http://localhost:6333"}, Unimplemented),
         ({"vector_url": "redis://localhost"}, Unimplemented),
         ({"vector_url": "sqlite://x"}, InvalidArgument),
-        ({"sparse_backend": "whoosh"}, Unimplemented),
         ({"sparse_backend": "lucene"}, InvalidArgument),
     ],
 )
