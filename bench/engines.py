@@ -322,7 +322,7 @@ class Faiss(Tantivy):
         super().add(pieces, rows)
         if not hasattr(self, "_vectors"):
             faiss.omp_set_num_threads(1)
-            self._vectors = faiss.IndexHNSWFlat(DIMENSIONS, M, faiss.METRIC_INNER_PRODUCT)
+            self._vectors: Any = faiss.IndexHNSWFlat(DIMENSIONS, M, faiss.METRIC_INNER_PRODUCT)
             self._vectors.hnsw.efConstruction = EF_CONSTRUCTION
         self._vectors.add(rows)
 
@@ -337,7 +337,7 @@ class Faiss(Tantivy):
 
         super().load()
         faiss.omp_set_num_threads(1)
-        self._vectors: Any = faiss.read_index(str(self.folder / "faiss"))
+        self._vectors = faiss.read_index(str(self.folder / "faiss"))
         self._vectors.hnsw.efSearch = EF
 
     def dense(self, row: NDArray[np.float32], limit: int) -> list[int]:
