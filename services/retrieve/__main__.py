@@ -44,7 +44,14 @@ def build(settings: RetrieveSettings) -> Service:
         queue=settings.embedding_queue,
         query_cache=settings.query_cache,
     )
-    store = store_class(settings.vector_location, settings.data, open_shards=settings.open_shards)
+    merging = (
+        {"merge_points": settings.merge_points, "merge_threads": settings.merge_threads}
+        if settings.vector_backend == "edge"
+        else {}
+    )
+    store = store_class(
+        settings.vector_location, settings.data, open_shards=settings.open_shards, **merging
+    )
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
