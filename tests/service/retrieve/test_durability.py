@@ -29,6 +29,8 @@ from tests.contract.retrieve.stores import (
 from tests.service.retrieve.writer import write
 
 ROUNDS = 5
+MERGE_POINTS = [10_000, 8]
+"""Chunks from which a collection is merged: more than there are, and so few that it always is."""
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -52,8 +54,9 @@ async def check_whole(store: EdgeStore, acknowledged: dict[str, int]) -> None:
     assert (facts.documents, facts.chunks) == (len(current), len(found))
 
 
-async def test_the_engine_is_killed_at_random_moments(tmp_path):
-    store = EdgeStore("", tmp_path)
+@pytest.mark.parametrize("merge_points", MERGE_POINTS)
+async def test_the_engine_is_killed_at_random_moments(tmp_path, merge_points):
+    store = EdgeStore("", tmp_path, merge_points=merge_points)
     await store.start()
     await store.create_collection(collection(), 10)
     acknowledged: dict[str, int] = {}
@@ -74,12 +77,13 @@ async def test_the_engine_is_killed_at_random_moments(tmp_path):
         await store.aclose()
 
 
-async def test_the_service_is_killed_at_random_moments(tmp_path):
+@pytest.mark.parametrize("merge_points", MERGE_POINTS)
+async def test_the_service_is_killed_at_random_moments(tmp_path, merge_points):
     rng = random.Random(5)
     acknowledged: dict[str, int] = {}
     for _ in range(ROUNDS):
         writer = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.service.retrieve.writer", str(tmp_path),
+            sys.executable, "-m", "tests.service.retrieve.writer", str(tmp_path), str(merge_points),
             cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert writer.stdout is not None
@@ -93,7 +97,7 @@ async def test_the_service_is_killed_at_random_moments(tmp_path):
             if len(parts := line.split()) == 2:
                 acknowledged[parts[0].decode()] = int(parts[1])
         await gone(engine)
-        store = EdgeStore("", tmp_path)
+        store = EdgeStore("", tmp_path, merge_points=merge_points)
         await store.start()
         try:
             # The writer may have been killed between an acknowledgement and its line.

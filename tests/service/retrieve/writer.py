@@ -1,6 +1,6 @@
 """A process that writes documents without end and says which were acknowledged.
 
-``python -m tests.service.retrieve.writer FOLDER``: prints the engine's process id, then one line
+``python -m tests.service.retrieve.writer FOLDER MERGE_POINTS``: prints the engine's process id, then one line
 ``<document id> <revision>`` per acknowledged document.
 """
 
@@ -35,8 +35,8 @@ async def write(store: EdgeStore, seed: int, revisions: dict[str, int]) -> None:
             print(one, number, flush=True)
 
 
-async def main(folder: str) -> None:
-    store = EdgeStore("", Path(folder))
+async def main(folder: str, merge_points: str) -> None:
+    store = EdgeStore("", Path(folder), merge_points=int(merge_points))
     await store.start()
     print(store.process_id, flush=True)
     with suppress(AlreadyExists):  # in a later round
@@ -47,4 +47,4 @@ async def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))
