@@ -491,7 +491,7 @@ class Index:
             dense = shard.nearest(query.dense, query.depth, covered)
         if query.sparse is not None and query.sparse.indices:
             sparse = shard.nearest(query.sparse, query.depth, allowed)
-        fused = fuse(dense, sparse, query.weights)[: query.top_k]
+        fused = fuse(dense, sparse, query.weights, query.top_k)
         documents = self._documents_of(hit.id for hit in fused)
         fused = [hit for hit in fused if version_of(hit.id) in documents]
         points = [hit.id for hit in fused]

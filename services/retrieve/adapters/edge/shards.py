@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -152,15 +153,13 @@ class Shard:
         if not self.runs:
             return self.delta.nearest(vector, limit, allowed)
         found = self._nearest_in(self.delta, vector, limit, allowed)
-        known = {point for point, _ in found}
-        for run in reversed(self.runs):
+        for run in self.runs:
             hidden = {one for one in allowed.hidden if one <= run.facts.high} | self._moved
-            allowed_here = replace(allowed, hidden=frozenset(hidden))
-            for hit in self._nearest_in(run.part, vector, limit, allowed_here):
-                if hit[0] not in known:
-                    known.add(hit[0])
-                    found.append(hit)
-        found.sort(key=lambda hit: -hit[1])
+            here = (
+                replace(allowed, hidden=frozenset(hidden)) if allowed.hidden or hidden else allowed
+            )
+            found.extend(self._nearest_in(run.part, vector, limit, here))
+        found.sort(key=itemgetter(1), reverse=True)
         return found[:limit]
 
     def _nearest_in(
