@@ -1,7 +1,7 @@
 """A process that writes documents without end and says which were acknowledged.
 
-``python -m tests.service.retrieve.writer FOLDER MERGE_POINTS``: prints the engine's process id, then one line
-``<document id> <revision>`` per acknowledged document.
+``python -m tests.service.retrieve.writer FOLDER MERGE_POINTS``: prints the engine's process id,
+then one line ``<document id> <revision>`` per acknowledged document.
 """
 
 import asyncio

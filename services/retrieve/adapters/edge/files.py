@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PIECE = 1 << 22
+_READ_LATER = frozenset({"wal", "store", "payload_storage", "matrix.dat", "page_0.dat"})
+"""Of a shard: what is read where a search needs it, and pages that are mostly holes."""
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -49,6 +51,21 @@ def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
             raise
         end = os.lseek(descriptor, start, os.SEEK_HOLE)
         yield start, end
+
+
+def warm(folder: Path) -> None:
+    """Have the kernel read what the engine reads when it opens a shard. The GIL is free meanwhile.
+
+    The engine lets the cache forget such files when it closes them, and reads them with the GIL
+    held: from disk that takes a second for some 40 MB, from the cache a hundredth of it.
+    """
+    for where, folders, names in os.walk(folder):
+        folders[:] = [one for one in folders if one not in _READ_LATER]
+        for name in names:
+            if name not in _READ_LATER:
+                with (Path(where) / name).open("rb", buffering=0) as reading:
+                    while reading.read(_PIECE):
+                        pass
 
 
 def used_bytes(folder: Path) -> int:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from services.retrieve.adapters.edge.files import used_bytes
-from services.retrieve.adapters.edge.layout import Run, new_name, remove
+from services.retrieve.adapters.edge.layout import Run, new_name, read, sweep
 from services.retrieve.adapters.edge.merge import Job, Outcome
 from services.retrieve.adapters.edge.shards import Shard
 from services.retrieve.adapters.points import Wait, wait_here
@@ -181,7 +181,8 @@ class Merger:
     def _follow(self, running: _Running) -> None:
         """Wait for the process, in a thread of its own."""
         assert running.process.stdout is not None  # noqa: S101
-        running.output = running.process.stdout.read()
+        with running.process.stdout as output:
+            running.output = output.read()
         running.process.wait()
         running.ended.set()
         self._wake()
@@ -225,9 +226,8 @@ class Merger:
 
     def _clear(self, running: _Running) -> None:
         """Delete what a merge without an effect has left."""
-        for name in (running.target, f"{running.target}.copies"):
-            with suppress(OSError):
-                self._wait(partial(remove, running.shard.path, name))
+        with suppress(OSError, ValueError):
+            self._wait(partial(sweep, running.shard.path, read(running.shard.path)))
 
 
 def choose(runs: Sequence[Run]) -> tuple[str, ...]:

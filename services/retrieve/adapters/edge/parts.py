@@ -27,6 +27,8 @@ MAX_SKIPPED = 2048
 """Hidden points that are read and left out. A condition on ids costs the engine a millisecond
 for some hundred of them, reading as many more hits a fraction of that."""
 WAL = "wal"
+_EXACT_SCORES = edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=True))
+"""Runs find by 8-bit copies of the vectors; scores of several parts must be comparable."""
 OWN_FILES = ("edge_config.json", "segments", WAL)
 """What the engine keeps in a shard's folder."""
 
@@ -119,7 +121,9 @@ class Part:
         else:
             query = edge.Query.Nearest(np.frombuffer(vector, "<f4").tolist(), using=DENSE)
         asked = limit if allowed.hidden else limit + len(hidden)
-        request = edge.QueryRequest(limit=asked, query=query, filter=filter_, with_payload=False)
+        request = edge.QueryRequest(
+            limit=asked, query=query, filter=filter_, params=_EXACT_SCORES, with_payload=False
+        )
         found: list[Any] = self._edge.query(request)
         if not hidden:
             return [(hit.id, hit.score) for hit in found]

@@ -18,7 +18,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from services.retrieve.adapters.edge.files import sync_tree
+from services.retrieve.adapters.edge.files import sync_tree, warm
 from services.retrieve.adapters.edge.layout import (
     Layout,
     Run,
@@ -246,6 +246,7 @@ class Shard:
             ValueError: when it lacks points that it must have; nothing is changed.
         """
         with self.pin():
+            self._wait(partial(warm, self.path / run.name))
             part = Part(self.path / run.name)
             old = [one for one in self.runs if one.facts.name in names]
             deleted = list(dict.fromkeys(self.deleting or ()))
