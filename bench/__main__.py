@@ -18,6 +18,7 @@ from bench.harness.runs import Defaults
 
 BENCHES = {
     "limits": "bench.limits",
+    "rerank": "bench.rerank",
 }
 """Name -> module. The order is that of the quick run."""
 ROOT = Path(__file__).parent.parent

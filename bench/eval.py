@@ -4,8 +4,10 @@ Starts a retrieve service of its own on free ports with empty data, indexes each
 per document over gRPC, waits until the collection is calibrated, asks every question in every mode,
 and prints nDCG@10, Recall@100 and MRR@10 with the latency of a search. Two references stand beside
 the modes: plain reciprocal rank fusion (k = 60) of the two arms' first hundred, and for English
-sets bm25s. At the end all sets together go into one collection and are asked again. Sets lie in
-folders with corpus.jsonl, queries.jsonl and qrels.tsv.
+sets bm25s. Where a reranker is configured (RERANKER_BACKEND and the rest, docs/reranking.md) hybrid
+search is measured with it too, on as much time as it takes. At the end all sets together go into
+one collection and are asked again. Sets lie in folders with corpus.jsonl, queries.jsonl and
+qrels.tsv.
 
 Vectors are kept in ``var/eval-cache``: embedding twenty thousand passages takes longer than all
 the rest.
@@ -46,11 +48,13 @@ MODES = {
     "sparse": pb.SEARCH_MODE_SPARSE,
     "hybrid": pb.SEARCH_MODE_HYBRID,
 }
+RERANKED = "hybrid+rerank"
 RRF = "plain rrf"
 BM25S = "bm25s"
 RANK_CONSTANT = 60
 MIXED = "all-sets"
 CALIBRATION_SECONDS = 300.0
+RERANK_SECONDS = 600.0
 FIRST_CALIBRATED = 30
 ROOT = Path(__file__).parent.parent
 METADATA = (("x-ragmesh-tenant", hashlib.sha256(b"eval").hexdigest()),)
@@ -129,6 +133,7 @@ def retrieve_service(cache: Path, analyzer: str) -> Iterator[str]:
             "RAGMESH_LOG_LEVEL": "WARNING",
             "RAGMESH_EMBEDDING_BACKEND": "cached",
             "RAGMESH_ANALYZER": analyzer,
+            "RAGMESH_RERANK_BUDGET": str(RERANK_SECONDS),
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "bench.service", str(cache)],
@@ -230,19 +235,31 @@ async def ask(
     """Ask every question of a set in one mode: documents found, and seconds taken."""
     slots = asyncio.Semaphore(IN_FLIGHT)
     seconds: list[float] = []
+    without: list[str] = []
+    rerank = mode == RERANKED
 
     async def search(text: str) -> list[str]:
         request = pb.SearchRequest(
-            collection=collection, query=normalize(text), mode=MODES[mode], top_k=DEPTH
+            collection=collection,
+            query=normalize(text),
+            mode=MODES["hybrid" if rerank else mode],
+            top_k=DEPTH,
+            rerank=rerank,
         )
         async with slots:
             started = time.monotonic()
             answer = await stub.Search(request, metadata=METADATA)
             seconds.append(time.monotonic() - started)
+        if rerank and answer.rerank.status != pb.RERANK_STATUS_APPLIED:
+            without.append(answer.rerank.reason)
         # In a collection of several sets a hit of another set counts as a wrong one.
         return [hit.passage.document_id.removeprefix(f"{one.name}/") for hit in answer.hits]
 
-    return await asyncio.gather(*(search(text) for _, text in one.queries)), seconds
+    runs = await asyncio.gather(*(search(text) for _, text in one.queries))
+    if without:
+        reasons = ", ".join(f"{reason} {without.count(reason)}" for reason in sorted(set(without)))
+        print(f"{one.name}: not reranked were {len(without)} of {len(runs)}: {reasons}", flush=True)
+    return runs, seconds
 
 
 def judge(one: RetrievalSet, mode: str, runs: Runs, seconds: Sequence[float], name: str) -> Quality:
@@ -305,7 +322,7 @@ def reciprocal_rank(run: Sequence[str], grades: Mapping[str, int], depth: int) -
 
 
 def show(row: Quality) -> None:
-    print(f"{row.set:<30}{row.mode:<10}{row.queries:>8}{row.ndcg_10:>9.4f}{row.recall_100:>8.4f}"
+    print(f"{row.set:<30}{row.mode:<14}{row.queries:>8}{row.ndcg_10:>9.4f}{row.recall_100:>8.4f}"
           f"{row.mrr_10:>8.4f}{row.p50_ms:>8.1f}{row.p99_ms:>8.1f}", flush=True)  # fmt: skip
 
 
@@ -315,7 +332,9 @@ async def evaluate_set(
     """One set in every mode, with its references."""
     rows: list[Quality] = []
     runs: dict[str, Runs] = {}
-    for mode in MODES:
+    models = (await stub.ListModels(pb.ListModelsRequest(), metadata=METADATA)).models
+    reranker = any(model.kind == pb.MODEL_KIND_RERANKER for model in models)
+    for mode in (*MODES, *([RERANKED] if reranker else ())):
         runs[mode], seconds = await ask(stub, one, mode, collection)
         rows.append(judge(one, mode, runs[mode], seconds, name))
     rows.append(judge(one, RRF, plain_rrf(runs["dense"], runs["sparse"]), (), name))
@@ -340,7 +359,7 @@ async def evaluate(
 ) -> list[Quality]:
     """Every set in a collection of its own, then all of them in one."""
     rows: list[Quality] = []
-    print(f"{'set':<30}{'mode':<10}{'queries':>8}{'nDCG@10':>9}{'R@100':>8}{'MRR@10':>8}"
+    print(f"{'set':<30}{'mode':<14}{'queries':>8}{'nDCG@10':>9}{'R@100':>8}{'MRR@10':>8}"
           f"{'p50 ms':>8}{'p99 ms':>8}")  # fmt: skip
     async with grpc.aio.insecure_channel(address) as channel:
         await wait_until_serving(channel)

@@ -23,6 +23,13 @@ def print_answer(screen: Screen, answer: dict[str, Any]) -> None:
     )
 
 
+def say_rerank(screen: Screen, answer: dict[str, Any]) -> None:
+    """That hits do not follow the reranker, where it was asked for."""
+    rerank = answer.get("rerank")
+    if rerank and rerank["status"] != "applied":
+        screen.say("rerank.not_applied", style="yellow", reason=rerank["reason"])
+
+
 def _place(screen: Screen, citation: dict[str, Any]) -> str:
     """``[1] file.pdf, p. 2 — Heading``."""
     marker = str(citation.get("marker") or "").strip("[]")

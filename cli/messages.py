@@ -54,6 +54,10 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
         "No file of a known format under: {paths}",
         "取り込める形式のファイルがありません: {paths}",
     ),
+    "rerank.not_applied": (
+        "Not reranked ({reason}): the order is that of the search itself.",
+        "リランクは行われませんでした（{reason}）。検索の順のまま表示します。",
+    ),
     "search.none": ("Nothing found.", "見つかりませんでした。"),
     "doctor.fine": ("All is well.", "問題はありません。"),
     "doctor.bad": ("{count} problem(s) found.", "{count} 件の問題があります。"),

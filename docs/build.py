@@ -11,20 +11,33 @@ from pydantic.fields import FieldInfo
 
 from cli.settings import CommandSettings
 from gateway.settings import GatewaySettings
-from services.infer.settings import InferSettings
+from services.infer.adapters import REGISTRY
+from services.infer.settings import EngineSettings, InferSettings, LocalSettings, ServerSettings
 from services.postprocess.settings import PostprocessSettings
 from services.preprocess.settings import PreprocessSettings
 from services.retrieve.settings import RetrieveSettings
+from services.runtime.registry import resolve
 from services.runtime.settings import RuntimeSettings, variables_of
 
 TARGET = Path(__file__).with_name("settings.md")
 
-SECTIONS: tuple[tuple[str, type[RuntimeSettings]], ...] = (
+Settings = type[RuntimeSettings] | type[EngineSettings]
+
+PROVIDERS: tuple[tuple[str, type[EngineSettings]], ...] = tuple(
+    (f"infer: provider `{name}`", resolve(REGISTRY, name, "provider").Settings)
+    for name in sorted(REGISTRY)
+)
+
+SECTIONS: tuple[tuple[str, Settings], ...] = (
     ("Every process", RuntimeSettings),
     ("gateway", GatewaySettings),
     ("preprocess", PreprocessSettings),
     ("retrieve", RetrieveSettings),
     ("infer", InferSettings),
+    ("infer: every provider", EngineSettings),
+    ("infer: providers behind a server", ServerSettings),
+    ("infer: providers in the process", LocalSettings),
+    *PROVIDERS,
     ("postprocess", PostprocessSettings),
     ("The command `ragmesh`", CommandSettings),
 )
@@ -47,23 +60,34 @@ COLUMNS = """\
 
 def reference() -> str:
     """The text of docs/settings.md."""
-    return HEAD + "".join(f"\n## {title}\n\n{COLUMNS}{_rows(cls)}" for title, cls in SECTIONS)
+    sections = ((title, _rows(cls)) for title, cls in SECTIONS)
+    return HEAD + "".join(f"\n## {title}\n\n{COLUMNS}{rows}" for title, rows in sections if rows)
 
 
-def _rows(cls: type[RuntimeSettings]) -> str:
+def _rows(cls: Settings) -> str:
     return "".join(
         f"| {_names(cls, name)} | {_default(field)} | {_meaning(field)} |\n"
         for name, field in _own_fields(cls)
     )
 
 
-def _own_fields(cls: type[RuntimeSettings]) -> Iterator[tuple[str, FieldInfo]]:
-    """The fields that do not stand under "Every process" already."""
-    shared = () if cls is RuntimeSettings else RuntimeSettings.model_fields
-    return ((name, field) for name, field in cls.model_fields.items() if name not in shared)
+def _own_fields(cls: Settings) -> Iterator[tuple[str, FieldInfo]]:
+    """The fields that do not stand under a section that this one is a special case of."""
+    shared = {
+        name: field
+        for base in (RuntimeSettings, EngineSettings, ServerSettings, LocalSettings)
+        if cls is not base and issubclass(cls, base)
+        for name, field in base.model_fields.items()
+    }
+    return (
+        (name, field)
+        for name, field in cls.model_fields.items()
+        if name not in shared
+        or (field.default, field.description) != (shared[name].default, shared[name].description)
+    )
 
 
-def _names(cls: type[RuntimeSettings], field: str) -> str:
+def _names(cls: Settings, field: str) -> str:
     return ", ".join(f"`{name}`" for name in variables_of(cls, field))
 
 

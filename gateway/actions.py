@@ -6,6 +6,10 @@ from typing import Final
 ACTIONS: Final = (
     "collection.create",
     "collection.delete",
+    "collection.export",
+    "collection.import",
+    "collection.reindex",
+    "document.update",
     "document.delete",
     "tenant.delete",
     "key.create",

@@ -24,8 +24,10 @@ from gateway.routes import (
     health,
     models,
     query,
+    rerank,
     search,
     sessions,
+    transfers,
     usage,
 )
 from gateway.state import State
@@ -36,10 +38,12 @@ STATIC = Path(__file__).parent / "static"
 ROUTERS = (
     query.router,
     search.router,
+    rerank.router,
     chat.router,
     embeddings.router,
     generate.router,
     collections.router,
+    transfers.router,
     documents.router,
     models.router,
     sessions.router,

@@ -34,7 +34,7 @@ T = TypeVar("T")
 IDEMPOTENT: Final = {
     "preprocess": ("PlanQuery", "GetServerInfo"),
     "retrieve": (
-        "Search", "Embed", "Score", "CheckDocuments", "GetDocument", "ListDocuments",
+        "Search", "Embed", "Rerank", "Score", "CheckDocuments", "GetDocument", "ListDocuments",
         "ListChunks", "GetCollection", "ListCollections", "ListModels", "GetServerInfo",
         "DeleteTenant", "GetTenantContents",
     ),
@@ -216,6 +216,14 @@ async def embed(
     return await _unary(call, "retrieve", rpc)
 
 
+async def rerank(
+    call: Call, mesh: Mesh, request: retrieve_pb2.RerankRequest
+) -> retrieve_pb2.RerankResponse:
+    timeout = call.budget.hop()
+    rpc = mesh.retrieve.Rerank(request, timeout=timeout, metadata=call.metadata)
+    return await _unary(call, "retrieve", rpc)
+
+
 async def check_documents(
     call: Call, mesh: Mesh, request: retrieve_pb2.CheckDocumentsRequest
 ) -> retrieve_pb2.CheckDocumentsResponse:
@@ -232,6 +240,36 @@ async def index_documents(
     async with aclosing(_stream(call, "retrieve", rpc)) as responses:
         async for response in responses:
             yield response
+
+
+async def export_documents(
+    call: Call, mesh: Mesh, request: retrieve_pb2.ExportDocumentsRequest
+) -> AsyncGenerator[retrieve_pb2.ExportDocumentsResponse, None]:
+    """A header, then documents by id, each followed by its chunks."""
+    rpc = mesh.retrieve.ExportDocuments(request, timeout=call.budget.hop(), metadata=call.metadata)
+    async with aclosing(_stream(call, "retrieve", rpc)) as responses:
+        async for response in responses:
+            yield response
+
+
+async def reindex_collection(
+    call: Call, mesh: Mesh, request: retrieve_pb2.ReindexCollectionRequest
+) -> AsyncGenerator[retrieve_pb2.ReindexCollectionResponse, None]:
+    """How far it is; the last one with the collection."""
+    timeout = call.budget.hop()
+    rpc = mesh.retrieve.ReindexCollection(request, timeout=timeout, metadata=call.metadata)
+    async with aclosing(_stream(call, "retrieve", rpc)) as responses:
+        async for response in responses:
+            yield response
+
+
+async def move_document(
+    call: Call, mesh: Mesh, request: retrieve_pb2.MoveDocumentRequest
+) -> retrieve_pb2.MoveDocumentResponse:
+    """Give a document another id, title, source or metadata."""
+    timeout = call.budget.hop()
+    rpc = mesh.retrieve.MoveDocument(request, timeout=timeout, metadata=call.metadata)
+    return await _unary(call, "retrieve", rpc)
 
 
 async def get_tokenizer(call: Call, mesh: Mesh, tokenizer_id: str) -> bytes:

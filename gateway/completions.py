@@ -195,7 +195,7 @@ async def chat_chunks(events: ChatEvents, *, include_usage: bool) -> AsyncGenera
     async with aclosing(events):
         async for event in events:
             if event.HasField("citations"):
-                cited = {"citations": [views.citation(each) for each in event.citations.citations]}
+                cited = views.cited(event.citations)
                 continue
             generated = event.generated
             match generated.WhichOneof("event"):
@@ -298,7 +298,7 @@ def _message(choice: Choice, citations: gateway_pb2.Citations | None) -> Json:
         message["tool_calls"] = [call for _, call in sorted(choice.tool_calls.items())]
         message["content"] = text or None
     if citations is not None:
-        message["citations"] = [views.citation(each) for each in citations.citations]
+        message |= views.cited(citations)
     return message
 
 

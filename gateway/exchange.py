@@ -70,6 +70,11 @@ class Call:
         timings = self.exchange.timings
         timings[service] = timings.get(service, 0.0) + (time.perf_counter() - started) * 1000
 
+    def spend(self, part: str, seconds: float) -> None:
+        """Add what a service said that a part of its time took."""
+        timings = self.exchange.timings
+        timings[part] = timings.get(part, 0.0) + seconds * 1000
+
     def spent(self) -> Timings:
         """Milliseconds by hop so far, with `total`; rounded to microseconds."""
         shown = {hop: round(ms, 3) for hop, ms in self.exchange.timings.items()}

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.schemas import ChunkView, Metadata, WeightsView
+from gateway.schemas import ChunkView, Metadata, RerankingView, WeightsView
 
 
 class RanksView(BaseModel):
@@ -16,10 +16,11 @@ class RanksView(BaseModel):
 
 
 class ScoresView(BaseModel):
-    """Scores in each arm; null when not among its candidates."""
+    """Scores in each arm, and the reranker's; null when not among what it saw."""
 
     dense: float | None = Field(description="Cosine similarity.")
     sparse: float | None = Field(description="BM25.")
+    rerank: float | None = Field(None, description="With `rerank`, where it was read.")
 
 
 class SpanView(BaseModel):
@@ -94,3 +95,4 @@ class HitsView(BaseModel):
 
     hits: list[HitView]
     explanation: SearchExplanationView | None = Field(None, description="With `explain`.")
+    rerank: RerankingView | None = Field(None, description="With `rerank`.")

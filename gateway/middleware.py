@@ -106,8 +106,8 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, *, json_bytes: int, upload_bytes: int) -> None:
         """Args:
-        json_bytes: the limit of every body but a multipart one.
-        upload_bytes: the limit of a multipart body and of a body of a documents route.
+        json_bytes: the limit of every other body.
+        upload_bytes: the limit of a body with documents.
         """
         self._app = app
         self._json_bytes = json_bytes
@@ -117,7 +117,8 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] == "GET":
             await self._app(scope, receive, send)
             return
-        limit = self._upload_bytes if scope["path"].endswith("/documents") else self._json_bytes
+        uploads = scope["path"].endswith(("/documents", "/import"))
+        limit = self._upload_bytes if uploads else self._json_bytes
         announced = next(
             (value for name, value in scope["headers"] if name == b"content-length"), b""
         )

@@ -93,6 +93,11 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
                 "multipart/form-data": {"schema": FORM},
             },
         }
+    elif route.path.endswith("/import"):
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+        }
     responses = operation["responses"]
     responses.pop("422", None)
     responses["default"] = {

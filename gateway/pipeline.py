@@ -12,7 +12,7 @@ The routes and RagService are two faces on this module; both speak the messages 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -21,9 +21,13 @@ from gateway.audit import AuditLog
 from gateway.clients import Mesh
 from gateway.exchange import Call
 from gateway.ingest import Ingest, Upload
-from gateway.limits.generation import embed_within_limits, generate_within_limits
+from gateway.limits.generation import (
+    embed_within_limits,
+    generate_within_limits,
+    rerank_within_limits,
+)
 from gateway.limits.limiter import Limiter
-from gateway.settings import SERVICES, GatewaySettings
+from gateway.settings import MIB, SERVICES, GatewaySettings
 from gateway.store.sessions import SessionStore
 from gateway.usage import UsageMeter
 from ragmesh.gateway.v1 import gateway_pb2
@@ -44,7 +48,10 @@ MAX_QUERIES = 8
 MAX_PAGE = 1000
 DEFAULT_MODEL = "default"
 DEFAULT_EMBEDDING = "default-embedding"
+DEFAULT_RERANKER = "default-reranker"
 """What a request means that names no model."""
+MAX_RERANK_BYTES = 3 * MIB
+"""Of the documents of a call together: a message between services has at most 4 MiB."""
 
 Events = AsyncGenerator[infer_pb2.GenerateResponse, None]
 
@@ -103,7 +110,9 @@ class Pipeline:
         retrieval = _checked(request.retrieval)
         history = await self._history(call, request.session_id)
         plan = await self._plan(call, request.query, history, request.model)
-        passages = await self._passages(call, plan, retrieval)
+        found = await self._search(call, _search_request(plan, retrieval, ANSWER_TOP_K))
+        passages, reranked = _numbered(found), _reranking(found)
+        sources = gateway_pb2.Sources(passages=passages, rerank=reranked)
         generate = infer_pb2.GenerateRequest(
             model=request.model,
             task=infer_pb2.TASK_ANSWER,
@@ -126,7 +135,7 @@ class Pipeline:
                             continue
                         if not announced:
                             announced = True
-                            yield event(sources=gateway_pb2.Sources(passages=passages))
+                            yield event(sources=sources)
                         pieces.append(response.delta.text)
                         yield event(delta=response.delta.text)
                     case "finish":
@@ -136,7 +145,7 @@ class Pipeline:
                     case _:
                         pass
             if not announced:
-                yield event(sources=gateway_pb2.Sources(passages=passages))
+                yield event(sources=sources)
         processed = await self._process(call, "".join(pieces), passages, plan.query, unanswered)
         await self._remember(call, request.session_id, request.query, processed.text)
         yield event(
@@ -147,6 +156,7 @@ class Pipeline:
                 model=model,
                 usage=usage,
                 timings=call.spent(),
+                rerank=reranked,
             )
         )
 
@@ -165,7 +175,7 @@ class Pipeline:
         search.highlights = request.highlights
         search.neighbors = request.neighbors
         search.explain = request.explain
-        return await clients.search(call, self._mesh, search)
+        return await self._search(call, search)
 
     # generation
 
@@ -189,6 +199,7 @@ class Pipeline:
             insert_history(request, past)
         rag = chat.HasField("retrieval")
         passages: list[passage_pb2.Passage] = []
+        reranked: retrieve_pb2.Reranking | None = None
         question = ""
         if rag:
             if request.n > 1:
@@ -198,7 +209,9 @@ class Pipeline:
             asked, history = split_question(request.messages)
             plan = await self._plan(call, asked, history, request.model)
             question = plan.query
-            passages = await self._passages(call, plan, _checked(chat.retrieval))
+            search = _search_request(plan, _checked(chat.retrieval), ANSWER_TOP_K)
+            found = await self._search(call, search)
+            passages, reranked = _numbered(found), _reranking(found)
             request.task = infer_pb2.TASK_ANSWER
             request.language = request.language or plan.language
             request.passages.extend(passages)
@@ -221,6 +234,7 @@ class Pipeline:
                             citations=processed.citations,
                             text=processed.text,
                             confidence=processed.confidence,
+                            rerank=reranked,
                         )
                         yield event(citations=cited)
                     case _:
@@ -268,6 +282,27 @@ class Pipeline:
             self._limiter, call, request, lambda asked: clients.embed(call, self._mesh, asked)
         )
         self._usage.embedding(call, made)
+        return made
+
+    async def rerank(
+        self, call: Call, request: retrieve_pb2.RerankRequest
+    ) -> retrieve_pb2.RerankResponse:
+        """Documents by their relevance to a query.
+
+        Raises:
+            InvalidArgument: INPUT_TOO_LONG.
+        """
+        call.principal.require_model(request.model or DEFAULT_RERANKER)
+        if sum(len(one.encode()) for one in request.documents) > MAX_RERANK_BYTES:
+            raise InvalidArgument(
+                "INPUT_TOO_LONG",
+                f"The documents have at most {MAX_RERANK_BYTES} bytes together.",
+                field="documents",
+            )
+        made = await rerank_within_limits(
+            self._limiter, call, request, lambda asked: clients.rerank(call, self._mesh, asked)
+        )
+        self._usage.reranking(call, request, made)
         return made
 
     async def document_text(self, call: Call, collection: str, document_id: str) -> str:
@@ -335,10 +370,61 @@ class Pipeline:
         async with self._audit.recording(call, "document.delete", f"{collection}/{id}"):
             return (await clients.delete_document(call, self._mesh, request)).chunks
 
+    async def move_document(
+        self, call: Call, request: retrieve_pb2.MoveDocumentRequest
+    ) -> retrieve_pb2.Document:
+        target = f"{request.collection}/{request.id}"
+        async with self._audit.recording(call, "document.update", target):
+            return (await clients.move_document(call, self._mesh, request)).document
+
+    async def check_documents(
+        self, call: Call, request: retrieve_pb2.CheckDocumentsRequest
+    ) -> retrieve_pb2.CheckDocumentsResponse:
+        return await clients.check_documents(call, self._mesh, request)
+
+    # collections as a whole
+
+    async def export(
+        self, call: Call, request: retrieve_pb2.ExportDocumentsRequest
+    ) -> AsyncGenerator[retrieve_pb2.ExportDocumentsResponse, None]:
+        """What the caller may read of a collection, as the index takes it."""
+        async with (
+            self._audit.recording(call, "collection.export", request.collection),
+            aclosing(clients.export_documents(call, self._mesh, request)) as frames,
+        ):
+            async for frame in frames:
+                yield frame
+
+    async def import_documents(
+        self,
+        call: Call,
+        collection: str,
+        frames: AsyncIterator[retrieve_pb2.IndexDocumentsRequest],
+    ) -> AsyncGenerator[retrieve_pb2.IndexDocumentsResponse, None]:
+        """Documents that were indexed elsewhere; an acknowledgement for each."""
+        async with (
+            self._audit.recording(call, "collection.import", collection),
+            aclosing(clients.index_documents(call, self._mesh, frames)) as acks,
+        ):
+            async for ack in acks:
+                yield ack
+
+    async def reindex(
+        self, call: Call, name: str, *, force: bool
+    ) -> AsyncGenerator[retrieve_pb2.ReindexCollectionResponse, None]:
+        """How far making a collection anew is."""
+        request = retrieve_pb2.ReindexCollectionRequest(name=name, force=force)
+        async with (
+            self._audit.recording(call, "collection.reindex", name),
+            aclosing(clients.reindex_collection(call, self._mesh, request)) as progress,
+        ):
+            async for one in progress:
+                yield one
+
     # the mesh itself
 
     async def models(self, call: Call) -> list[gateway_pb2.Model]:
-        """Aliases and models, of the engines and of the encoders, that the caller may use."""
+        """Aliases and models, of the engines, encoders and rerankers, that the caller may use."""
         engines, encoders = await asyncio.gather(
             clients.list_engine_models(call, self._mesh), clients.list_encoders(call, self._mesh)
         )
@@ -417,19 +503,14 @@ class Pipeline:
             return ""
         return "".join(pieces).strip()
 
-    async def _passages(
-        self,
-        call: Call,
-        plan: preprocess_pb2.StandaloneQuery,
-        retrieval: gateway_pb2.Retrieval,
-    ) -> list[passage_pb2.Passage]:
-        """What was found, numbered from 1."""
-        request = _search_request(plan, retrieval, ANSWER_TOP_K)
+    async def _search(
+        self, call: Call, request: retrieve_pb2.SearchRequest
+    ) -> retrieve_pb2.SearchResponse:
+        """A search; its reranker's time gets an entry of its own."""
         found = await clients.search(call, self._mesh, request)
-        passages = [hit.passage for hit in found.hits]
-        for marker, passage in enumerate(passages, start=1):
-            passage.marker = marker
-        return passages
+        if found.HasField("rerank"):
+            call.spend("rerank", found.rerank.seconds)
+        return found
 
     async def _process(
         self,
@@ -538,6 +619,7 @@ def _search_request(
         top_k=retrieval.top_k or default_top_k,
         filter=retrieval.filter if retrieval.HasField("filter") else None,
         rerank=retrieval.rerank,
+        rerank_depth=retrieval.rerank_depth,
         weights=retrieval.weights if retrieval.HasField("weights") else None,
         diversity=retrieval.diversity,
         group_by=retrieval.group_by,
@@ -545,6 +627,18 @@ def _search_request(
         min_score=retrieval.min_score if retrieval.HasField("min_score") else None,
         relevant_only=retrieval.relevant_only,
     )
+
+
+def _numbered(found: retrieve_pb2.SearchResponse) -> list[passage_pb2.Passage]:
+    """What was found, numbered from 1."""
+    passages = [hit.passage for hit in found.hits]
+    for marker, passage in enumerate(passages, start=1):
+        passage.marker = marker
+    return passages
+
+
+def _reranking(found: retrieve_pb2.SearchResponse) -> retrieve_pb2.Reranking | None:
+    return found.rerank if found.HasField("rerank") else None
 
 
 def _queries(request: gateway_pb2.SearchRequest) -> Sequence[str]:

@@ -85,8 +85,11 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
         self, request: gateway_pb2.SearchRequest, context: Context
     ) -> gateway_pb2.SearchResponse:
         found = await self._pipeline.search(await self._call(context, "search"), request)
-        explanation = found.explanation if found.HasField("explanation") else None
-        return gateway_pb2.SearchResponse(hits=found.hits, explanation=explanation)
+        return gateway_pb2.SearchResponse(
+            hits=found.hits,
+            explanation=found.explanation if found.HasField("explanation") else None,
+            rerank=found.rerank if found.HasField("rerank") else None,
+        )
 
     async def Chat(
         self, request: gateway_pb2.ChatRequest, context: Context
@@ -103,6 +106,12 @@ class RagServicer(gateway_pb2_grpc.RagServiceServicer):
     ) -> gateway_pb2.EmbedResponse:
         made = await self._pipeline.embed(await self._call(context, "search"), request.embed)
         return gateway_pb2.EmbedResponse(embed=made)
+
+    async def Rerank(
+        self, request: gateway_pb2.RerankRequest, context: Context
+    ) -> gateway_pb2.RerankResponse:
+        made = await self._pipeline.rerank(await self._call(context, "search"), request.rerank)
+        return gateway_pb2.RerankResponse(rerank=made)
 
     async def Summarize(
         self, request: gateway_pb2.SummarizeRequest, context: Context

@@ -17,6 +17,8 @@ from services.runtime.errors import InvalidArgument
 MAX_QUERY_CHARACTERS = 8000
 MAX_GROUP_SIZE = 100
 MAX_NEIGHBORS = 10
+MAX_RERANK_DEPTH = 200
+MAX_TITLE_CHARACTERS = 1000
 MAX_INT32 = 2**31 - 1
 
 Mode = Literal["hybrid", "dense", "sparse"]
@@ -77,7 +79,16 @@ class RetrievalFields(Request):
         description="Weights of the arms of a hybrid search, instead of those that the query and "
         "the collection's calibration suggest.",
     )
-    rerank: bool = False
+    rerank: bool = Field(
+        False,
+        description="Whether a cross-encoder orders the best passages again, within a budget of "
+        "time; the answer's `rerank` says what came of it. See docs/reranking.md.",
+    )
+    rerank_depth: Annotated[int, Field(ge=1, le=MAX_RERANK_DEPTH)] | None = Field(
+        None,
+        description="With `rerank`: how many candidates it reads; the server's setting when "
+        "unset, and at least `top_k`.",
+    )
     filter: dict[str, Any] | None = Field(None, description="See Filters in docs/api.md.")
     diversity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,
@@ -105,6 +116,7 @@ class RetrievalFields(Request):
             mode=MODES[self.mode],
             top_k=top_k or 0,
             rerank=self.rerank,
+            rerank_depth=self.rerank_depth or 0,
             filter=chosen,
             weights=retrieve_pb2.ArmWeights(**self.weights.model_dump()) if self.weights else None,
             diversity=self.diversity,
@@ -328,6 +340,18 @@ class CitationView(BaseModel):
     score: float = Field(description="Support of the citing sentences by the quote, 0 to 1.")
 
 
+class RerankingView(BaseModel):
+    """What the reranker did for a search."""
+
+    status: Literal["applied", "timed_out", "failed", "skipped"] = Field(
+        description="Other than applied: the order is the one that the arms gave."
+    )
+    model: str
+    reason: str | None = Field(description="Why it was not applied.")
+    candidates: int = Field(description="How many it read.")
+    milliseconds: float
+
+
 class AnswerView(BaseModel):
     """An answer with what it rests on."""
 
@@ -336,7 +360,10 @@ class AnswerView(BaseModel):
     confidence: float = Field(description="0 to 1, from the support of each sentence.")
     model: str
     usage: UsageView
-    timings: dict[str, float] = Field(description="Milliseconds by hop, with `total`.")
+    timings: dict[str, float] = Field(
+        description="Milliseconds by hop, with `total`; `rerank` is a part of `retrieve`."
+    )
+    rerank: RerankingView | None = Field(None, description="With `rerank`.")
 
 
 class TextView(BaseModel):
@@ -445,6 +472,127 @@ class DocumentView(BaseModel):
     bytes: int
     created_at: str | None
     updated_at: str | None
+
+
+class MoveBody(Request):
+    """What to change in a document; what is left out stays."""
+
+    id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    title: Annotated[str, Field(max_length=MAX_TITLE_CHARACTERS)] | None = None
+    source: Annotated[str, Field(max_length=MAX_TITLE_CHARACTERS)] | None = None
+    metadata: Metadata | None = Field(None, description="All of it.")
+    replace: bool = Field(
+        False, description="Whether a document that has the new id goes; else 409."
+    )
+
+
+class VersionBody(Request):
+    """A document's id and content."""
+
+    id: Annotated[str, Field(min_length=1, max_length=512)]
+    content_hash: Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class UnchangedBody(Request):
+    """Documents to look for."""
+
+    documents: Annotated[list[VersionBody], Field(max_length=1000)]
+
+    def to_proto(self, collection: str) -> retrieve_pb2.CheckDocumentsRequest:
+        return retrieve_pb2.CheckDocumentsRequest(
+            collection=collection,
+            documents=[
+                retrieve_pb2.DocumentVersion(id=one.id, content_hash=one.content_hash)
+                for one in self.documents
+            ],
+        )
+
+
+class ReindexBody(Request):
+    """How to make a collection anew."""
+
+    force: bool = Field(
+        False, description="Embed everything again, also what the running encoder has embedded."
+    )
+
+
+class ImportHeader(BaseModel):
+    """What opens an export."""
+
+    format: str
+    version: Annotated[int, Field(ge=1)]
+    encoder: Annotated[str, Field(max_length=1024)]
+    analyzer: Annotated[str, Field(max_length=1024)] = ""
+    profile: str = ""
+
+
+class ImportedDocument(Request):
+    """A document's facts in an export."""
+
+    id: Annotated[str, Field(min_length=1, max_length=512)]
+    title: str = ""
+    source: str = ""
+    metadata: Metadata = Field(default_factory=dict)
+    content_hash: Annotated[str, Field(min_length=1, max_length=128)]
+    format: Annotated[str, Field(max_length=64)] = ""
+    language: Annotated[str, Field(max_length=16)] = ""
+    pages: Annotated[int, Field(ge=0, le=MAX_INT32)] = 0
+    chunks: Annotated[int, Field(ge=1, le=MAX_INT32)]
+    bytes: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    created_at: str | None = None
+    updated_at: str | None = None
+    access: Annotated[list[AccessEntry], Field(min_length=1, max_length=64)] | None = None
+
+
+class ImportedChunk(Request):
+    """A chunk in an export."""
+
+    text: str
+    normalized_text: str | None = None
+    heading: str = ""
+    page: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
+    language: Annotated[str, Field(max_length=16)] = ""
+    vector: str = ""
+
+
+class ImportedChunks(Request):
+    """Chunks of the document before them in an export."""
+
+    first: Annotated[int, Field(ge=0, le=MAX_INT32)] = 0
+    chunks: list[ImportedChunk]
+
+
+class ImportView(BaseModel):
+    """What became of each document."""
+
+    documents: list[IngestedView]
+    embedded_chunks: int = Field(description="Chunks whose vectors did not come with them.")
+
+
+class UnchangedDocumentView(BaseModel):
+    """A document that is there."""
+
+    id: str
+    chunks: int
+
+
+class UnchangedView(BaseModel):
+    """Those of the named documents that are there with that content."""
+
+    unchanged: list[UnchangedDocumentView]
+
+
+class ReindexView(BaseModel):
+    """The `done` event of a reindexing; `progress` has the first four."""
+
+    documents: int
+    total_documents: int
+    embedded_chunks: int
+    full_chunks: int = Field(
+        description="Embedded chunks that fill what the encoder reads; the end of some may be cut."
+    )
+    reindexed: bool = Field(description="False where encoder and analyser fitted already.")
+    collection: CollectionView
 
 
 class DocumentsView(BaseModel):

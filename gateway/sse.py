@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -36,6 +37,26 @@ def event(name: str, payload: Any) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(payload) + b"\n\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a stream is written."""
+
+    media_type: str
+    comment: bytes
+    """What says nothing and keeps the connection alive."""
+    failure: Callable[[RagmeshError], bytes]
+    """The last piece of a stream that fails."""
+
+
+EVENTS = Spelling("text/event-stream", KEEPALIVE, lambda error: data(error_object(error)))
+NAMED_EVENTS = Spelling(
+    "text/event-stream", KEEPALIVE, lambda error: event("error", error_object(error))
+)
+LINES = Spelling(
+    "application/x-ndjson", b"\n", lambda error: orjson.dumps(error_object(error)) + b"\n"
+)
+
+
 class EventStream(Response):
     """An SSE answer over events that are already spelled.
 
@@ -50,11 +71,11 @@ class EventStream(Response):
         *,
         route: str,
         keepalive: float,
-        named: bool,
+        spell: Spelling,
     ) -> None:
         super().__init__(
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-            media_type="text/event-stream",
+            media_type=spell.media_type,
         )
         # An answer of unknown length: uvicorn sends it chunked.
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
@@ -62,12 +83,12 @@ class EventStream(Response):
         self._events = events
         self._route = route
         self._keepalive = keepalive
-        self._named = named
+        self._spell = spell
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        scope[CUT_KEY] = _failure(STOPPING, named=self._named)
+        scope[CUT_KEY] = self._spell.failure(STOPPING)
         end = "cancelled"
         OPEN_STREAMS.inc()
         keepalive = asyncio.create_task(self._keep_alive(send, loop))
@@ -102,11 +123,18 @@ class EventStream(Response):
                 await asyncio.sleep(self._keepalive - quiet)
                 continue
             self._sent_at = loop.time()
-            await send({"type": "http.response.body", "body": KEEPALIVE, "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": self._spell.comment, "more_body": True}
+            )
 
 
 async def stream(
-    events: AsyncGenerator[bytes, None], *, route: str, keepalive: float, named: bool = False
+    events: AsyncGenerator[bytes, None],
+    *,
+    route: str,
+    keepalive: float,
+    named: bool = False,
+    lines: bool = False,
 ) -> EventStream:
     """Await the first event, so that a failure before it still has a status of its own.
 
@@ -116,15 +144,19 @@ async def stream(
         route: the route's template, for metrics.
         keepalive: seconds of silence before a comment.
         named: call that last event ``error``, for streams whose events have names.
+        lines: they are lines of JSON and no events; the error object is such a line.
 
     Raises:
         RagmeshError: what the events raised before the first.
     """
-    told = _told(events, named=named)
-    return EventStream(await anext(told), told, route=route, keepalive=keepalive, named=named)
+    spell = LINES if lines else NAMED_EVENTS if named else EVENTS
+    told = _told(events, spell)
+    return EventStream(await anext(told), told, route=route, keepalive=keepalive, spell=spell)
 
 
-async def _told(events: AsyncGenerator[bytes, None], *, named: bool) -> AsyncGenerator[bytes, None]:
+async def _told(
+    events: AsyncGenerator[bytes, None], spell: Spelling
+) -> AsyncGenerator[bytes, None]:
     started = False
     async with aclosing(events):
         try:
@@ -142,8 +174,4 @@ async def _told(events: AsyncGenerator[bytes, None], *, named: bool) -> AsyncGen
                 raise
             log.exception("stream failed unexpectedly")
             failure = Internal("INTERNAL", "The server failed.")
-    yield _failure(failure, named=named)
-
-
-def _failure(error: RagmeshError, *, named: bool) -> bytes:
-    return event("error", error_object(error)) if named else data(error_object(error))
+    yield spell.failure(failure)

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from prometheus_client import Gauge
 
 from gateway.exchange import Call
-from gateway.limits.generation import prompt_tokens
+from gateway.limits.generation import prompt_tokens, reranked_tokens
 from gateway.limits.tokens import estimate_tokens
 from gateway.store.usage import UsageCounts, UsageKey, UsageStore
 from ragmesh.infer.v1 import infer_pb2
@@ -141,6 +141,13 @@ class UsageMeter:
     def embedding(self, call: Call, made: retrieve_pb2.EmbedResponse) -> None:
         """Count an answered call of the encoder."""
         self.count(call.tenant, made.model, UsageCounts(1, embedding_tokens=made.tokens))
+
+    def reranking(
+        self, call: Call, request: retrieve_pb2.RerankRequest, made: retrieve_pb2.RerankResponse
+    ) -> None:
+        """Count an answered call of the reranker; an estimate where it does not tell the tokens."""
+        read = made.tokens or reranked_tokens(request)
+        self.count(call.tenant, made.model, UsageCounts(1, read, estimated=int(not made.tokens)))
 
     def _add(self, key: UsageKey, counts: UsageCounts) -> None:
         row = self._counts.get(key)

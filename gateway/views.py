@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from starlette.responses import Response
 
 from gateway.freeform import from_struct
+from gateway.reranking import reranking
 from gateway.store.sessions import StoredSession
 from ragmesh.gateway.v1 import gateway_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2
@@ -51,8 +52,16 @@ def citation(message: passage_pb2.Citation) -> View:
     }
 
 
+def cited(message: gateway_pb2.Citations) -> View:
+    """What a chat with retrieval carries besides its text."""
+    view: View = {"citations": [citation(each) for each in message.citations]}
+    if message.HasField("rerank"):
+        view["rerank"] = reranking(message.rerank)
+    return view
+
+
 def answer(message: gateway_pb2.QueryResponse) -> View:
-    return {
+    view: View = {
         "answer": message.answer,
         "citations": [citation(cited) for cited in message.citations],
         "confidence": message.confidence,
@@ -60,6 +69,9 @@ def answer(message: gateway_pb2.QueryResponse) -> View:
         "usage": usage(message.usage),
         "timings": dict(message.timings),
     }
+    if message.HasField("rerank"):
+        view["rerank"] = reranking(message.rerank)
+    return view
 
 
 def passage(message: passage_pb2.Passage) -> View:
@@ -79,7 +91,12 @@ def passage(message: passage_pb2.Passage) -> View:
 
 def sources(message: gateway_pb2.Sources) -> View:
     """What was retrieved, each with the marker that the answer may cite it by."""
-    return {"sources": [{"marker": each.marker, **passage(each)} for each in message.passages]}
+    view: View = {
+        "sources": [{"marker": each.marker, **passage(each)} for each in message.passages]
+    }
+    if message.HasField("rerank"):
+        view["rerank"] = reranking(message.rerank)
+    return view
 
 
 def hits(message: retrieve_pb2.SearchResponse | gateway_pb2.SearchResponse, neighbors: int) -> View:
@@ -90,6 +107,8 @@ def hits(message: retrieve_pb2.SearchResponse | gateway_pb2.SearchResponse, neig
             "queries": [_query_explanation(one) for one in message.explanation.queries],
             "candidates": message.explanation.candidates,
         }
+    if message.HasField("rerank"):
+        view["rerank"] = reranking(message.rerank)
     return view
 
 
@@ -104,6 +123,7 @@ def hit(message: retrieve_pb2.Hit, neighbors: int = 0) -> View:
         "scores": {
             "dense": message.dense_score if message.HasField("dense_score") else None,
             "sparse": message.sparse_score if message.HasField("sparse_score") else None,
+            **({"rerank": message.rerank_score} if message.HasField("rerank_score") else {}),
         },
         "highlights": {
             "terms": _spans(message.highlights.terms),

@@ -12,6 +12,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
+NOT_APPLICABLE = "does not apply: "
+"""How the reason of a skip begins where a contract asks for what an adapter does not claim."""
+
 # Tests read nothing from the developer's shell, and no test may look a model up on the network.
 for _name in [name for name in os.environ if name.startswith("RAGMESH_")]:
     del os.environ[_name]
@@ -26,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--strict-skips",
         action="store_true",
-        help="fail when a test is skipped for another reason than a GPU, the network or test data",
+        help="fail when a test is skipped that could have run: GPU, network and test data are at "
+        "hand, and it applies",
     )
 
 
@@ -52,7 +56,9 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-def _may_skip(item: pytest.Item) -> bool:
+def _may_skip(item: pytest.Item, report: pytest.TestReport) -> bool:
+    if isinstance(report.longrepr, tuple) and NOT_APPLICABLE in report.longrepr[2]:
+        return True
     if item.get_closest_marker("gpu") or item.get_closest_marker("network"):
         return True
     return "shared_data" in getattr(item, "fixturenames", ()) and not SHARED_DATA.is_dir()
@@ -65,7 +71,7 @@ def pytest_runtest_makereport(
     report = yield
     # An expected failure is reported as skipped too; that is no skip.
     skipped = report.skipped and not hasattr(report, "wasxfail")
-    if skipped and item.config.getoption("--strict-skips") and not _may_skip(item):
+    if skipped and item.config.getoption("--strict-skips") and not _may_skip(item, report):
         report.outcome = "failed"
         report.longrepr = f"skipped, but could have run: {report.longrepr}"
     return report

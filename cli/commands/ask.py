@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.answers import print_answer
+from cli.answers import print_answer, say_rerank
 from cli.api import Api, ApiError
 from cli.options import JsonOption, LangOption, Session, command
 
@@ -22,6 +22,9 @@ def ask(
     session_id: Annotated[
         str | None, typer.Option("--session", help="The conversation that this continues.")
     ] = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Let the cross-encoder order the best again.")
+    ] = False,
     as_json: JsonOption = False,
     lang: LangOption = None,
 ) -> None:
@@ -36,6 +39,8 @@ def ask(
     body: dict[str, Any] = {"query": question, "collection": collection}
     given = {"model": model, "mode": mode, "top_k": top_k, "session_id": session_id}
     body |= {name: value for name, value in given.items() if value is not None}
+    if rerank:
+        body["rerank"] = True
     with command(as_json, lang) as session, Api(session.settings) as api:
         if as_json:
             session.screen.json(api.call_again("POST", "/v1/query", json=body))
@@ -65,3 +70,4 @@ def _stream(session: Session, api: Api, body: dict[str, Any]) -> None:
         # Checked as a whole, it was changed: what stands above was a draft.
         screen.line(answer["answer"])
     print_answer(screen, answer)
+    say_rerank(screen, answer)

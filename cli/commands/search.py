@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.answers import say_rerank
 from cli.api import Api
 from cli.options import JsonOption, LangOption, command
 
@@ -18,6 +19,9 @@ def search(
     ] = "default",
     mode: Annotated[str, typer.Option(help="hybrid, dense or sparse.")] = "hybrid",
     top_k: Annotated[int, typer.Option(min=1, help="How many hits.")] = 5,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Let the cross-encoder order the best again.")
+    ] = False,
     as_json: JsonOption = False,
     lang: LangOption = None,
 ) -> None:
@@ -27,16 +31,25 @@ def search(
 
       ragmesh search "admin token" -c samples --top-k 3
     """
-    body = {"query": query, "collection": collection, "mode": mode, "top_k": top_k}
+    body: dict[str, Any] = {
+        "query": query,
+        "collection": collection,
+        "mode": mode,
+        "top_k": top_k,
+    }
+    if rerank:
+        body["rerank"] = True
     with command(as_json, lang) as session, Api(session.settings) as api:
         answer = api.call_again("POST", "/v1/search", json=body)
         session.screen.json(answer)
+        say_rerank(session.screen, answer)
         if not answer["hits"]:
             session.screen.say("search.none")
         for number, hit in enumerate(answer["hits"], start=1):
             page = session.screen.text("ask.page", page=hit["page"]) if hit.get("page") else ""
             place = ", ".join(filter(None, (hit["source"], page, hit.get("heading"))))
-            session.screen.line(f"{number}. {place}  ({hit['score']:.3f})", style="cyan")
+            score = hit["scores"].get("rerank", hit["score"])
+            session.screen.line(f"{number}. {place}  ({score:.3f})", style="cyan")
             session.screen.line(f"   {_short(hit)}")
 
 

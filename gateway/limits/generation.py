@@ -103,6 +103,39 @@ async def embed_within_limits(
     return made
 
 
+async def rerank_within_limits(
+    limiter: Limiter,
+    call: Call,
+    request: retrieve_pb2.RerankRequest,
+    run: Callable[[retrieve_pb2.RerankRequest], Awaitable[retrieve_pb2.RerankResponse]],
+) -> retrieve_pb2.RerankResponse:
+    """An order, whose tokens are reserved before and settled after.
+
+    Raises:
+        ResourceExhausted: TOKEN_LIMIT_EXCEEDED.
+        InvalidArgument: TOKEN_LIMIT_TOO_SMALL.
+    """
+    if not limiter.counts_tokens:
+        return await run(request)
+    prompt = reranked_tokens(request)
+    try:
+        work = await limiter.begin(call.tenant, prompt=prompt, max_output=0, stream=False)
+    except TokensExceeded as error:
+        call.exchange.headers.update(error.headers)
+        raise
+    with work:
+        made = await run(request)
+        work.tokens.report(made.tokens or prompt)
+    call.exchange.headers.update(work.headers)
+    return made
+
+
+def reranked_tokens(request: retrieve_pb2.RerankRequest) -> int:
+    """Tokens of what a reranker will read, about: the query once a document."""
+    query = estimate_tokens(request.query)
+    return sum(query + estimate_tokens(one) for one in request.documents)
+
+
 def _texts(request: infer_pb2.GenerateRequest) -> Iterator[str]:
     yield request.text
     for message in request.messages:

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from gateway import views
-from gateway.bodies import Needs, is_json, parse
+from gateway.bodies import JsonBody, Needs, is_json, parse
 from gateway.errors import unsupported_content_type
 from gateway.exchange import Call
+from gateway.freeform import to_struct
 from gateway.paging import Page, page
 from gateway.schemas import (
     ChunksView,
@@ -17,9 +18,17 @@ from gateway.schemas import (
     DocumentsView,
     DocumentView,
     IngestView,
+    MoveBody,
 )
 from gateway.state import state_of
-from gateway.uploads import from_documents, from_form, read_form
+from gateway.uploads import (
+    check_metadata,
+    from_documents,
+    from_form,
+    read_form,
+    refuse_misplaced_access,
+)
+from ragmesh.retrieve.v1 import retrieve_pb2
 
 router = APIRouter(tags=["Documents"])
 
@@ -84,6 +93,33 @@ async def get_document(request: Request, name: str, id: str, call: Reader) -> Re
     """A document's facts."""
     found = await state_of(request.app).pipeline.get_document(call, name, id)
     return views.json_response(views.document(found))
+
+
+@router.patch(PREFIX + "/{id:path}", response_model=DocumentView, summary="Change a document")
+async def change_document(
+    request: Request,
+    name: str,
+    id: str,
+    call: Writer,
+    body: Annotated[MoveBody, Depends(JsonBody(MoveBody))],
+) -> Response:
+    """Gives a document another id, title, source or metadata, in one commit and without embedding
+    it again: its chunks keep their vectors, and sparse search finds the new title. Its access list
+    stays."""
+    state = state_of(request.app)
+    if body.metadata is not None:
+        check_metadata(body.metadata, "metadata", state.settings)
+        refuse_misplaced_access(body.metadata, "body")
+    moved = retrieve_pb2.MoveDocumentRequest(
+        collection=name,
+        id=id,
+        new_id=body.id or "",
+        title=body.title,
+        source=body.source,
+        metadata=None if body.metadata is None else to_struct(body.metadata, "metadata"),
+        replace=body.replace,
+    )
+    return views.json_response(views.document(await state.pipeline.move_document(call, moved)))
 
 
 @router.delete(PREFIX + "/{id:path}", response_model=DeletedView, summary="Delete a document")

@@ -19,7 +19,7 @@ router = APIRouter(tags=["OpenAI"])
 async def list_models(
     request: Request, call: Annotated[Call, Depends(Needs("models:read"))]
 ) -> Response:
-    """Aliases and models, of the engines and of the encoders."""
+    """Aliases and models, of the engines, the encoders and the reranker."""
     state = state_of(request.app)
     models = await state.pipeline.models(call)
     data = [views.model(model, state.started_at) for model in models]

@@ -6,22 +6,21 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from services.infer.admission import Admission
+from services.infer.extensions import read_extensions
 from services.infer.ports import (
     Capabilities,
     Delta,
     Engine,
-    EngineEvent,
     Event,
-    Finish,
     GenerateRequest,
     ModelInfo,
     Started,
-    Task,
     Usage,
 )
-from services.infer.prompt import Prompt, render, summary_parts, summary_request
 from services.infer.validation import validate, validate_support
-from services.runtime.errors import DeadlineExceeded, Internal, NotFound, RagmeshError, Unavailable
+from services.infer.watch import Deadline, timeout, within
+from services.infer.work import Work
+from services.runtime.errors import Internal, NotFound, RagmeshError, Unavailable
 
 DEFAULT_ALIAS = "default"
 STANDING_ALIASES = (DEFAULT_ALIAS, "fast", "smart")
@@ -37,6 +36,8 @@ class Provider:
     engine: Engine
     admission: Admission
     model: str = ""
+    context_length: int = 0
+    """Tokens, where the engine does not say; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class Route:
     """The engine's own name."""
     alias: str = ""
     context_length: int = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.provider.engine.capabilities(self.model)
 
     @property
     def provider_model(self) -> str:
@@ -73,8 +78,6 @@ class Inference:
     """By name; the first is the default one."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Alias -> ``provider/model``, beside the standing ones."""
-    context_length: int = 0
-    """Tokens, for engines that do not say; 0: unknown."""
     engine_timeout: float = 600.0
     """Seconds for callers without a deadline."""
 
@@ -110,9 +113,9 @@ class Inference:
                 "ENGINE_UNAVAILABLE", "The model's engine does not answer.", retry_after=1.0
             )
         info = known.get(model)
-        if info is None and known and provider.engine.capabilities().reads_tasks:
-            raise _unknown(name)  # engines behind a server refuse by themselves
-        length = (info.context_length if info else 0) or self.context_length
+        if info is None and known and provider.engine.capabilities(model).lists_all:
+            raise _unknown(name)
+        length = (info.context_length if info else 0) or provider.context_length
         return Route(provider, model, alias, length)
 
     async def generate(self, route: Route, request: GenerateRequest) -> AsyncGenerator[Event, None]:
@@ -121,26 +124,53 @@ class Inference:
         Raises:
             RagmeshError: as InferService.Generate lists.
         """
+        request = read_extensions(request)
         validate(request)
-        validate_support(request, route.provider.engine.capabilities())
+        validate_support(request, route.capabilities)
         loop = asyncio.get_running_loop()
         budget = self.engine_timeout if request.timeout is None else request.timeout
         end = loop.time() + budget
         request = replace(request, model=route.model, timeout=budget)
-        async with route.provider.admission.slot(end):
+        admission = route.provider.admission
+        async with admission.slot(end, tenant=request.tenant, model=route.model):
             yield Started(route.provider_model, route.alias)
-            async with aclosing(self._events(route, request)) as events:
-                async for event in _checked(events, end, request.n):
-                    yield event
-
-    def _events(self, route: Route, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
-        engine = route.provider.engine
-        if engine.capabilities().reads_tasks or request.task is Task.COMPLETE:
-            return engine.generate(request)
-        prompt = Prompt(context_length=route.context_length)
-        if request.task is Task.SUMMARIZE:
-            return _summarize(engine, request, prompt)
-        return engine.generate(render(request, prompt))
+            can = route.capabilities
+            work = Work(
+                route.provider.engine,
+                can,
+                route.context_length,
+                lambda: admission.slot(end, tenant=request.tenant, model=route.model),
+            )
+            said: list[str] = []
+            finished: set[int] = set()
+            usage: Usage | None = None
+            async with within(end):
+                engine_events = await work.begin(request)
+            async with aclosing(engine_events) as events:
+                with Deadline(end) as deadline:
+                    while True:
+                        deadline.begin()
+                        try:
+                            event = await anext(events)
+                        except StopAsyncIteration:
+                            break
+                        except asyncio.CancelledError:
+                            if deadline.struck():
+                                raise timeout() from None
+                            raise
+                        deadline.finish()
+                        if isinstance(event, Delta):
+                            if can.counts_tokens:
+                                said.append(event.text)
+                        elif isinstance(event, Usage):
+                            usage = event
+                            continue
+                        else:
+                            finished.add(event.index)
+                        yield event
+            if len(finished) < request.n:
+                raise Internal("ENGINE_BAD_ANSWER", "The engine's answer broke off.")
+            yield await work.settle(usage, "".join(said))
 
     async def list_models(self) -> list[ListedModel]:
         """Aliases, then every provider's models. An engine that does not answer in time is
@@ -159,9 +189,9 @@ class Inference:
                 ListedModel(
                     alias,
                     "ragmesh",
-                    provider.engine.capabilities(),
+                    provider.engine.capabilities(model),
                     f"{provider_name}/{model}",
-                    length or self.context_length,
+                    length or provider.context_length,
                 )
             )
         for provider in self.providers.values():
@@ -169,8 +199,8 @@ class Inference:
                 ListedModel(
                     f"{provider.name}/{info.name}",
                     info.owned_by or provider.name,
-                    provider.engine.capabilities(),
-                    context_length=info.context_length or self.context_length,
+                    provider.engine.capabilities(info.name),
+                    context_length=info.context_length or provider.context_length,
                 )
                 for info in by_provider[provider.name]
             )
@@ -204,70 +234,6 @@ class Inference:
         own = [info for info in infos if info.name == provider.model]
         others = [info for info in infos if info.name != provider.model]
         return [*(own or [ModelInfo(provider.model)]), *others]
-
-
-async def _checked(
-    events: AsyncGenerator[EngineEvent, None], end: float, choices: int
-) -> AsyncGenerator[EngineEvent, None]:
-    """Hold an engine to the port's promise: in time, one finish a choice, usage last."""
-    finished: set[int] = set()
-    spoke = False
-    usage: Usage | None = None
-    while True:
-        try:
-            async with asyncio.timeout_at(end):
-                event = await anext(events, None)
-        except TimeoutError:
-            raise _timeout() from None
-        if event is None:
-            break
-        if isinstance(event, Usage):
-            usage = event
-            continue
-        if isinstance(event, Finish):
-            finished.add(event.index)
-        else:
-            spoke = spoke or bool(event.text or event.tool_calls or event.reasoning)
-        yield event
-    if len(finished) < choices or not (spoke or finished):
-        raise Internal("ENGINE_BAD_ANSWER", "The engine's answer broke off.")
-    yield usage or Usage(estimated=True)
-
-
-async def _summarize(
-    engine: Engine, request: GenerateRequest, prompt: Prompt
-) -> AsyncGenerator[EngineEvent, None]:
-    """Summarise in one call, or part by part and then the parts' summaries."""
-    parts = summary_parts(request, prompt)
-    spent = Usage()
-    if len(parts) > 1:
-        notes: list[str] = []
-        for part in parts:
-            text, usage = await _joined(engine, summary_request(request, part, partial=True))
-            notes.append(text)
-            spent += usage
-        text = "\n\n".join(notes)
-    else:
-        text = parts[0]
-    async with aclosing(engine.generate(summary_request(request, text))) as events:
-        async for event in events:
-            yield spent + event if isinstance(event, Usage) else event
-
-
-async def _joined(engine: Engine, request: GenerateRequest) -> tuple[str, Usage]:
-    texts: list[str] = []
-    usage = Usage(estimated=True)
-    async with aclosing(engine.generate(request)) as events:
-        async for event in events:
-            if isinstance(event, Delta):
-                texts.append(event.text)
-            elif isinstance(event, Usage):
-                usage = event
-    return "".join(texts), usage
-
-
-def _timeout() -> DeadlineExceeded:
-    return DeadlineExceeded("ENGINE_TIMEOUT", "The engine did not answer in time.")
 
 
 def _unknown(name: str) -> NotFound:

@@ -20,3 +20,19 @@ FIRST_DELTA_SECONDS = Histogram(
 TOKENS = Counter(
     "ragmesh_infer_tokens", "Tokens read and written, estimates included.", ["provider", "kind"]
 )
+WAITING = Gauge("ragmesh_infer_waiting", "Generations in the queue now.", ["provider"])
+WAIT_SECONDS = Histogram(
+    "ragmesh_infer_wait_seconds",
+    "Time that generations which had to wait spent in the queue, in seconds.",
+    ["provider"],
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+SHED = Counter(
+    "ragmesh_infer_shed",
+    "Generations that were refused for want of room: full, displaced (a tenant with less in the "
+    "queue came), hopeless (their time would end in the queue), deadline (it did).",
+    ["provider", "reason"],
+)
+PROMPTS = Counter(
+    "ragmesh_infer_prompts", "Prompts that were rendered.", ["task", "language", "version"]
+)

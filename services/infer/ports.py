@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 
 class Task(Enum):
@@ -108,6 +108,28 @@ class ResponseFormat:
     strict: bool = False
 
 
+class GuideKind(StrEnum):
+    """Ways to constrain an answer beside JSON."""
+
+    REGEX = "regex"
+    CHOICE = "choice"
+    GRAMMAR = "grammar"
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What the whole answer must match: one regular expression, one grammar (EBNF in the
+    engine's own notation), or exactly one of several texts."""
+
+    kind: GuideKind
+    values: tuple[str, ...]
+
+    @property
+    def value(self) -> str:
+        """The expression or the grammar."""
+        return self.values[0]
+
+
 class SummaryLength(Enum):
     """Rough lengths of a summary."""
 
@@ -143,6 +165,8 @@ class Passage:
     page: int | None = None
     language: str = "und"
     score: float = 0.0
+    document_id: str = ""
+    chunk_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +191,11 @@ class GenerateRequest:
     summary_length: SummaryLength = SummaryLength.MEDIUM
     parallel_tool_calls: bool | None = None
     timeout: float | None = None
+    guide: Guide | None = None
+    continue_final: bool = False
+    """Go on with the last message, an assistant's, instead of beginning a new one."""
+    tenant: str = ""
+    """Whose share of the engine it takes."""
 
     @property
     def question(self) -> str:
@@ -267,16 +296,42 @@ Event: TypeAlias = Started | EngineEvent
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do. What is False here is refused before the engine sees it."""
+    """What an engine can do with a model. What is not claimed here is refused, with the field
+    named, before the engine sees it; so an adapter claims what it sends, and nothing else."""
 
     streaming: bool = True
     tools: bool = False
+    tool_choice: bool = False
+    """A call can be required, or its function named."""
+    parallel_tool_calls: bool = False
+    """Whether several calls may come at once can be chosen."""
     json_object: bool = False
     json_schema: bool = False
+    guides: frozenset[GuideKind] = frozenset()
     logprobs: bool = False
+    max_top_logprobs: int = 20
     multiple_choices: bool = False
     vision: bool = False
     seed: bool = False
+    top_k: bool = False
+    penalties: bool = False
+    """Presence and frequency penalties."""
+    logit_bias: bool = False
+    max_stops: int = 16
+    """How many stop texts it takes; 0: none."""
+    completions: bool = False
+    """A text is continued without a chat template."""
+    prefill: bool = False
+    """`continue_final` is honoured."""
+    counts_tokens: bool = False
+    """It is a `TokenCounter`."""
+    pull: bool = False
+    """It is a `ModelManager` that downloads."""
+    load: bool = False
+    """It is a `ModelManager` that loads and unloads."""
+    lists_all: bool = True
+    """`models` names every model that it has, so that others are not found; False where a server
+    knows more than it lists, and refuses by itself."""
     reads_tasks: bool = False
     """The engine works on task, text and passages itself; for others a prompt is rendered."""
 
@@ -291,10 +346,14 @@ class ModelInfo:
 
 
 class Engine(Protocol):
-    """Something that generates text. One instance serves many calls at a time."""
+    """Something that generates text. One instance serves many calls at a time.
 
-    def capabilities(self) -> Capabilities:
-        """What it can do; constant over its life."""
+    It is made inside the event loop, and making it neither waits nor loads: `ready` does.
+    """
+
+    def capabilities(self, model: str = "") -> Capabilities:
+        """What it can do with a model of its own name, or with any of them; asked at every
+        request, so it answers from memory."""
         ...
 
     async def models(self) -> Sequence[ModelInfo]:
@@ -312,8 +371,10 @@ class Engine(Protocol):
     def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         """Generate: any number of deltas, one `Finish` a choice, one `Usage` last.
 
-        Closing the generator, or cancelling the task that waits on it, ends the engine's work at
-        once. Nothing is retried.
+        Deltas hold whole characters, however the engine cuts its tokens. `request.model` is the
+        engine's own name. Closing the generator, or cancelling the task that waits on it, ends
+        the engine's work at once; the caller does so when `request.timeout` has passed. Nothing
+        is retried.
 
         Raises:
             RagmeshError: as InferService.Generate lists; after a first delta as well.
@@ -322,4 +383,65 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections and processes; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """An engine that counts exactly."""
+
+    async def count_tokens(self, request: GenerateRequest) -> int:
+        """Tokens that the engine would read for a chat as it stands, template included; for
+        `Task.COMPLETE` those of `request.text`.
+
+        Raises:
+            RagmeshError: it cannot now; the caller then estimates.
+        """
+        ...
+
+
+@runtime_checkable
+class TextCounter(TokenCounter, Protocol):
+    """An engine that counts what was said too, because it does not always tell."""
+
+    async def count_text(self, model: str, text: str) -> int:
+        """Tokens of a bare text, without any that begin or end it. Raises as `count_tokens`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a download is; `total` 0: not known yet."""
+
+    status: str
+    completed: int = 0
+    total: int = 0
+
+
+@runtime_checkable
+class ModelManager(Protocol):
+    """An engine whose models can be fetched, loaded and unloaded while it runs."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether one model at a time is to be loaded: generations of another one then wait
+        until the running ones end, and the loaded one is unloaded first."""
+        ...
+
+    def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+        """Download a model; closing the generator ends the download where the engine can.
+
+        Raises:
+            NotFound: MODEL_NOT_FOUND.
+            Unimplemented: DOWNLOAD_UNSUPPORTED.
+            Unavailable: ENGINE_UNAVAILABLE.
+        """
+        ...
+
+    async def load(self, model: str) -> None:
+        """Return when the model can answer at once. Raises as `generate` does."""
+        ...
+
+    async def unload(self, model: str) -> None:
+        """Free the memory of a model; nothing happens when it is not loaded."""
         ...

@@ -11,6 +11,7 @@ from services.infer import metrics
 from services.infer.core import Inference, Route
 from services.infer.ports import Delta, Event, Usage
 from services.infer.wire import model_from, request_from, response_from
+from services.runtime.context import current_tenant
 from services.runtime.deadlines import time_remaining
 from services.runtime.errors import RagmeshError
 from services.runtime.version import VERSION
@@ -25,7 +26,7 @@ class InferServicer(infer_pb2_grpc.InferServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: Any
     ) -> AsyncIterator[pb.GenerateResponse]:
-        asked = request_from(request, time_remaining(context))
+        asked = request_from(request, time_remaining(context), current_tenant())
         route = await self._inference.route(asked.model)
         async with aclosing(self._inference.generate(route, asked)) as events:
             meter = Meter(route)

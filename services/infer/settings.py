@@ -1,10 +1,16 @@
-"""What infer can be told."""
+"""What infer can be told: in general, and about each provider.
 
-from typing import Annotated, ClassVar, Literal
+An engine's own settings stand in its adapter's file, in a class that inherits from one of these.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from services.runtime.errors import FailedPrecondition
 from services.runtime.settings import RuntimeSettings, Seconds
 
 LEGACY_BACKENDS = {
@@ -15,10 +21,6 @@ LEGACY_BACKENDS = {
     "trt": "trtllm",
 }
 """Values that existing deployments use -> provider."""
-
-DEFAULT_OPENAI_URL = "https://api.openai.com/v1"
-DEFAULT_NIM_URL = "https://integrate.api.nvidia.com/v1"
-DEFAULT_VLLM_URL = "http://127.0.0.1:8001/v1"
 
 
 def _provider(value: object) -> object:
@@ -34,8 +36,91 @@ def _names(value: object) -> object:
     return value
 
 
-def _alias(name: str, *legacy: str) -> AliasChoices:
-    return AliasChoices(f"RAGMESH_{name}", *legacy)
+def names(own: str, *legacy: str) -> AliasChoices:
+    """A field's variables: ``RAGMESH_`` and `own`, then the names that it had before."""
+    return AliasChoices(f"RAGMESH_{own}", *legacy)
+
+
+class EngineSettings(BaseSettings):
+    """What every provider can be told; its variables begin with ``RAGMESH_<PROVIDER>_``.
+
+    An adapter's class sets ``env_prefix``, adds its own fields, and may name older variables:
+
+        class MyEngineSettings(ServerSettings):
+            model_config = SettingsConfigDict(env_prefix="RAGMESH_MYENGINE_")
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAGMESH_<PROVIDER>_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,  # docs/settings.md is made of them
+    )
+
+    activating: ClassVar[frozenset[str]] = frozenset({"url", "api_key", "model", "model_path"})
+    """Fields of which one that is set makes the provider available, without its being asked for."""
+
+    model: str = ""
+    """The model that answers when none is named; empty: the first that the engine lists."""
+    context_length: int = Field(0, ge=0)
+    """Tokens, where the engine does not say; 0: ``RAGMESH_CONTEXT_LENGTH``."""
+    max_concurrency: int | None = Field(None, ge=1)
+    """Generations at a time; unset: ``RAGMESH_MAX_CONCURRENCY``."""
+    model_concurrency: dict[str, int] = {}
+    """JSON object, model -> generations at a time, for models that bear less."""
+    max_queue: int | None = Field(None, ge=0)
+    """Generations that wait for their turn; unset: ``RAGMESH_MAX_QUEUE``."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether the environment says something that makes the provider available."""
+        return bool(self.activating & self.model_fields_set)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the first model that is listed would be a bad default."""
+        return False
+
+    def require(self, field: str, example: str) -> str:
+        """The value of a field that the engine cannot do without.
+
+        Raises:
+            FailedPrecondition: SETTING_REQUIRED.
+        """
+        value = getattr(self, field)
+        text = str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        if not text:
+            variable = f"{self.model_config.get('env_prefix')}{field.upper()}"
+            raise FailedPrecondition("SETTING_REQUIRED", f"Set {variable}, such as {example}.")
+        return text
+
+    def filled(self, general: Mapping[str, Any]) -> Self:
+        """These settings with what was told about the default provider in general, where they
+        have a field of that name and nothing of their own in it."""
+        known = type(self).model_fields.keys() - self.model_fields_set
+        return self.model_copy(update={k: v for k, v in general.items() if v and k in known})
+
+
+class ServerSettings(EngineSettings):
+    """What a provider can be told that is reached by URL."""
+
+    url: str = ""
+    """Address of the server."""
+    api_key: SecretStr = SecretStr("")
+    """Key of the server, where it wants one."""
+    connect_timeout: Seconds | None = None
+    """Seconds to reach the server; unset: ``RAGMESH_CONNECT_TIMEOUT``."""
+    ca_file: Path | None = None
+    """Certificate of the authority that signed the server's; unset: the system's authorities."""
+
+
+class LocalSettings(EngineSettings):
+    """What a provider can be told that runs in this process."""
+
+    model_path: str = ""
+    """Where the model lies: a file or a folder, or a name that the engine's library can load."""
 
 
 class InferSettings(RuntimeSettings):
@@ -45,38 +130,25 @@ class InferSettings(RuntimeSettings):
 
     model_backend: Annotated[str, BeforeValidator(_provider)] = Field(
         "extractive",
-        validation_alias=_alias("MODEL_BACKEND", "MODEL_BACKEND", "LLM_BACKEND", "BACKEND"),
+        validation_alias=names("MODEL_BACKEND", "MODEL_BACKEND", "LLM_BACKEND", "BACKEND"),
     )
     """The provider behind the alias `default`."""
     providers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
-    """Further providers, by comma, that are reachable as ``provider/model``."""
-    model_name: str = Field("", validation_alias=_alias("MODEL_NAME", "MODEL_NAME"))
+    """Further providers, by comma, that are reachable as ``provider/model``; those whose address,
+    key or model is set need not be named."""
+    model_name: str = Field("", validation_alias=names("MODEL_NAME", "MODEL_NAME"))
     """The default provider's model; empty: the first that it lists."""
+    model_path: str = Field("", validation_alias=names("MODEL_PATH", "MODEL_PATH"))
+    """Where the default provider's model lies, if it runs in this process."""
     model_aliases: dict[str, str] = {}
     """JSON object, alias -> ``provider/model``; `default`, `fast` and `smart` exist anyway."""
     context_length: int = Field(0, ge=0)
     """Tokens; for servers that do not say theirs. 0: unknown."""
 
-    backend_url: str = Field("", validation_alias=_alias("BACKEND_URL", "BACKEND_URL"))
-    """Address of the default provider."""
+    backend_url: str = Field("", validation_alias=names("BACKEND_URL", "BACKEND_URL"))
+    """Address of the default provider; the provider's own variable wins."""
     backend_api_key: SecretStr = SecretStr("")
     """Key of the default provider; empty: the provider's own variable."""
-    nim_url: str = Field("", validation_alias=_alias("NIM_URL", "NIM_URL"))
-    """Address of NIM; empty: NVIDIA's own."""
-    nim_api_key: SecretStr = Field(
-        SecretStr(""), validation_alias=_alias("NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY")
-    )
-    """Key of NIM."""
-    openai_base_url: str = Field("", validation_alias=_alias("OPENAI_BASE_URL", "OPENAI_BASE_URL"))
-    """Address of the provider `openai`, any server of that protocol; empty: OpenAI's own."""
-    openai_api_key: SecretStr = Field(
-        SecretStr(""), validation_alias=_alias("OPENAI_API_KEY", "OPENAI_API_KEY")
-    )
-    """Key of the provider `openai`."""
-    vllm_url: str = ""
-    """Address of vLLM; empty: ``http://127.0.0.1:8001/v1``."""
-    vllm_api_key: SecretStr = SecretStr("")
-    """Key of vLLM, where it wants one."""
 
     connect_timeout: Seconds = 5.0
     """Seconds to reach an engine's server."""
@@ -86,17 +158,16 @@ class InferSettings(RuntimeSettings):
     """Generations at a time, per provider."""
     max_queue: int = Field(256, ge=0)
     """Generations that wait for their turn, per provider; more are shed."""
+    tenant_weights: dict[str, float] = {}
+    """JSON object, tenant id -> its share of a busy engine relative to other tenants', which is 1
+    where it is not named."""
 
-    scripted_text: str = "This answer comes from a script."
-    """What the provider `scripted`, for trying failures out, answers."""
-    scripted_first_delay: Seconds = 0.0
-    """Seconds before the first delta."""
-    scripted_delay: Seconds = 0.0
-    """Seconds between deltas."""
-    scripted_mode: Literal["", "fail", "cut", "hang"] = ""
-    """fail: before the first delta; cut: break off in the middle; hang: never go on."""
-    scripted_reason: str = "ENGINE_UNAVAILABLE"
-    """Reason of the failure."""
+    @field_validator("tenant_weights")
+    @classmethod
+    def _positive(cls, weights: dict[str, float]) -> dict[str, float]:
+        if any(not 0 < weight < float("inf") for weight in weights.values()):
+            raise ValueError("weights must be above 0")
+        return weights
 
     @field_validator("model_aliases")
     @classmethod
@@ -112,39 +183,18 @@ class InferSettings(RuntimeSettings):
                 )
         return aliases
 
-    def active_providers(self) -> tuple[str, ...]:
-        """The providers to build: the default one first, then those that have settings."""
-        names = [self.model_backend, *self.providers, "extractive"]
-        if self.openai_api_key.get_secret_value() or self.openai_base_url:
-            names.append("openai")
-        if self.nim_url or self.nim_api_key.get_secret_value():
-            names.append("nim")
-        if self.vllm_url:
-            names.append("vllm")
-        names.extend(target.partition("/")[0] for target in self.model_aliases.values())
-        return tuple(dict.fromkeys(names))
-
-    def server_of(self, provider: str) -> tuple[str, str]:
-        """Base URL (ending in ``/v1`` by convention) and key of an OpenAI-compatible provider."""
-        known = {
-            "openai": (self.openai_base_url, self.openai_api_key, DEFAULT_OPENAI_URL),
-            "nim": (self.nim_url, self.nim_api_key, DEFAULT_NIM_URL),
-            "vllm": (self.vllm_url, self.vllm_api_key, DEFAULT_VLLM_URL),
+    @property
+    def of_the_default(self) -> Mapping[str, Any]:
+        """What is told about the default provider without naming it; fields of its settings."""
+        return {
+            "url": self.backend_url,
+            "api_key": self.backend_api_key if self.backend_api_key.get_secret_value() else None,
+            "model": self.model_name,
+            "model_path": self.model_path,
         }
-        url, key, default = known[provider]
-        secret = key.get_secret_value()
-        if provider == self.model_backend:
-            url = url or self.backend_url
-            secret = self.backend_api_key.get_secret_value() or secret
-        return with_version(url or default), secret
 
-    def model_of(self, provider: str) -> str:
-        """The model that a provider answers with when none is named; empty: its first."""
-        return self.model_name if provider == self.model_backend else ""
-
-
-def with_version(url: str) -> str:
-    """Add ``/v1`` to a bare address, as operators write ``http://host:8000``."""
-    url = url.rstrip("/")
-    host, _, path = url.partition("://")[2].partition("/")
-    return url if path or not host else f"{url}/v1"
+    @property
+    def named_providers(self) -> tuple[str, ...]:
+        """The providers that are asked for by name, the default one first."""
+        targets = (target.partition("/")[0] for target in self.model_aliases.values())
+        return tuple(dict.fromkeys((self.model_backend, *self.providers, "extractive", *targets)))

@@ -19,6 +19,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_TOOLS = 128
 
 _NEEDS_TEXT = (Task.SUMMARIZE, Task.COMPLETE)
+_FORCED = (ToolChoiceMode.REQUIRED, ToolChoiceMode.FUNCTION)
 
 
 def validate(request: GenerateRequest) -> None:
@@ -42,19 +43,48 @@ def validate_support(request: GenerateRequest, can: Capabilities) -> None:
     choice = request.tool_choice
     if request.tools and not can.tools and not (choice and choice.mode is ToolChoiceMode.NONE):
         _unsupported("tools", "calling tools")
+    if choice is not None and choice.mode in _FORCED and not can.tool_choice:
+        _unsupported("tool_choice", "calls that must be made")
+    if request.tools and request.parallel_tool_calls is not None and not can.parallel_tool_calls:
+        _unsupported("parallel_tool_calls", "choosing how calls come")
     wanted = request.response_format.type
     if (wanted is FormatType.JSON_OBJECT and not can.json_object) or (
         wanted is FormatType.JSON_SCHEMA and not can.json_schema
     ):
         _unsupported("response_format", f"answers of type {wanted.value}")
+    if request.guide is not None and request.guide.kind not in can.guides:
+        _unsupported(f"guided_{request.guide.kind.value}", "guides of this kind")
     if request.top_logprobs is not None and not can.logprobs:
         _unsupported("logprobs", "log-probabilities")
+    if request.top_logprobs is not None and request.top_logprobs > can.max_top_logprobs:
+        _unsupported("top_logprobs", f"more than {can.max_top_logprobs}")
     if request.n > 1 and not can.multiple_choices:
         _unsupported("n", "several choices")
+    if request.continue_final and not can.prefill:
+        _unsupported("continue_final_message", "going on with a message")
+    if request.task is Task.COMPLETE and not can.completions:
+        _unsupported("prompt", "text completions; use chat completions")
+    _validate_sampling_support(request, can)
     if not can.vision:
         for i, message in enumerate(request.messages):
             if any(part.image_url for part in message.parts):
                 _unsupported(f"messages[{i}].content", "images")
+
+
+def _validate_sampling_support(request: GenerateRequest, can: Capabilities) -> None:
+    sampling = request.sampling
+    if sampling.seed is not None and not can.seed:
+        _unsupported("seed", "seeds")
+    if sampling.top_k is not None and not can.top_k:
+        _unsupported("top_k", "top_k")
+    if sampling.presence_penalty and not can.penalties:
+        _unsupported("presence_penalty", "penalties")
+    if sampling.frequency_penalty and not can.penalties:
+        _unsupported("frequency_penalty", "penalties")
+    if sampling.logit_bias and not can.logit_bias:
+        _unsupported("logit_bias", "biases")
+    if len(sampling.stop) > can.max_stops:
+        _unsupported("stop", f"more than {can.max_stops} stop texts")
 
 
 def _validate_input(request: GenerateRequest) -> None:
@@ -113,8 +143,7 @@ def _validate_tools(request: GenerateRequest) -> None:
     choice = request.tool_choice
     if choice is None:
         return
-    forced = choice.mode in (ToolChoiceMode.REQUIRED, ToolChoiceMode.FUNCTION)
-    if forced and not request.tools:
+    if choice.mode in _FORCED and not request.tools:
         _invalid("tool_choice", "needs tools")
     names = [tool.name for tool in request.tools]
     if choice.mode is ToolChoiceMode.FUNCTION and choice.function not in names:

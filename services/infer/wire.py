@@ -54,7 +54,9 @@ _REASONS = {
 T = TypeVar("T")
 
 
-def request_from(message: pb.GenerateRequest, timeout: float | None) -> ports.GenerateRequest:
+def request_from(
+    message: pb.GenerateRequest, timeout: float | None, tenant: str = ""
+) -> ports.GenerateRequest:
     """Raises:
     InvalidArgument: PARAMETER_INVALID, for a role or an enum value that this version lacks.
     """
@@ -74,6 +76,8 @@ def request_from(message: pb.GenerateRequest, timeout: float | None) -> ports.Ge
                 p.page if p.HasField("page") else None,
                 p.language,
                 p.score,
+                p.document_id,
+                p.chunk_id,
             )
             for p in message.passages
         ),
@@ -103,11 +107,15 @@ def request_from(message: pb.GenerateRequest, timeout: float | None) -> ports.Ge
         if message.HasField("parallel_tool_calls")
         else None,
         timeout=timeout,
+        tenant=tenant,
     )
 
 
 def response_from(event: ports.Event) -> pb.GenerateResponse:
     if isinstance(event, ports.Delta):
+        if event.text and not (event.tool_calls or event.reasoning or event.logprobs):
+            # Nearly all events are this one.
+            return pb.GenerateResponse(delta=pb.Delta(text=event.text, index=event.index))
         return pb.GenerateResponse(
             delta=pb.Delta(
                 index=event.index,

@@ -5,12 +5,14 @@ from services.retrieve.adapters import (
     PLANNED_ENCODERS,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
+    RERANKERS,
     SPARSE_BACKENDS,
     STORES,
 )
 from services.retrieve.adapters.morphemes import installed
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
+from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
 from services.runtime.registry import resolve
@@ -55,12 +57,14 @@ def build(settings: RetrieveSettings) -> Service:
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options)
+    retrieval = Retrieval(store, encoder, analyzer_class(), options, _reranking(settings))
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
         "sparse_backend": settings.sparse_backend,
     }
+    if settings.reranker_backend:
+        backends["reranker_backend"] = settings.reranker_backend
     servicer = RetrieveServicer(retrieval, backends)
     return Service(
         name=settings.service,
@@ -70,6 +74,14 @@ def build(settings: RetrieveSettings) -> Service:
         availability=store.availability,
         aclose=retrieval.aclose,
     )
+
+
+def _reranking(settings: RetrieveSettings) -> Reranking | None:
+    """The reranker; None where none is asked for."""
+    if not settings.reranker_backend:
+        return None
+    make = resolve(RERANKERS, settings.reranker_backend, "RERANKER_BACKEND")
+    return Reranking(make(settings), budget=settings.rerank_budget, depth=settings.rerank_depth)
 
 
 def _analyzer(settings: RetrieveSettings) -> str:

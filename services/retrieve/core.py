@@ -5,12 +5,14 @@ import logging
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from prometheus_client import Histogram
 
+from services.retrieve.access import EVERYTHING
 from services.retrieve.encoding import Encoder
 from services.retrieve.filters import check_filter
 from services.retrieve.learning import Learning
@@ -25,18 +27,26 @@ from services.retrieve.ports import (
     EncoderFacts,
     Matrix,
     NewCollection,
+    Reranker,
     Store,
     StoredChunk,
 )
 from services.retrieve.relevance import Scale, measure
+from services.retrieve.reranking import (
+    DEFAULT_RERANKER_ALIAS,
+    Reranking,
+    reranker_not_configured,
+)
 from services.retrieve.results import Results
-from services.retrieve.searches import Found, Search, check_search
+from services.retrieve.searches import Found, Search, check_search, query_text
 from services.retrieve.tasks import together
+from services.runtime.deadlines import Budget
 from services.runtime.errors import (
+    Aborted,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    RagmeshError,
+    Unavailable,
 )
 from services.text.language import detect_language
 from services.text.normalize import normalize
@@ -51,9 +61,14 @@ DEFAULT_ENCODER_ALIAS = "default-embedding"
 MAX_EMBED_INPUTS = 2048
 MAX_SCORE_TEXTS = 256
 MAX_RERANK_TEXTS = 1000
+MAX_RERANK_CHARACTERS = 100_000
 MAX_CHECKED_DOCUMENTS = 1000
 MAX_DESCRIPTION = 1000
 MIN_CHUNK_TOKENS = 16
+HIDDEN = "."
+"""How the names of collections begin that are being made; no name that is given does."""
+AFTER_HIDDEN = "/"
+"""Greater than every hidden name and smaller than every other."""
 _NAME = re.compile(r"[^\W_][\w.\-]{0,63}")
 
 
@@ -62,6 +77,16 @@ class Embedded:
     """Vectors of texts, and how many tokens they took."""
 
     vectors: Matrix
+    model: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Documents by relevance."""
+
+    places: Sequence[tuple[int, float]]
+    """Positions with their scores, the best first."""
     model: str
     tokens: int
 
@@ -79,36 +104,93 @@ class Retrieval:
     """Searching, embedding and keeping house. Indexing is `services.retrieve.indexing`."""
 
     def __init__(
-        self, store: Store, encoder: Encoder, analyzer: Analyzer, options: CollectionOptions
+        self,
+        store: Store,
+        encoder: Encoder,
+        analyzer: Analyzer,
+        options: CollectionOptions,
+        reranking: Reranking | None = None,
     ) -> None:
         self.store = store
         self.encoder = encoder
         self.analyzer = analyzer
+        self.reranking = reranking
         self.learning = Learning(store, encoder, analyzer)
         self._options = options
         self._measured: Scale | None = None
+        self._held: set[CollectionKey] = set()
+        self._reindexing: set[CollectionKey] = set()
+
+    @contextmanager
+    def hold(self, key: CollectionKey) -> Iterator[None]:
+        """Refuse writes to a collection for as long as this lasts."""
+        self._held.add(key)
+        try:
+            yield
+        finally:
+            self._held.discard(key)
+
+    @contextmanager
+    def reindexing(self, key: CollectionKey) -> Iterator[None]:
+        """Be the one call of this process that makes a collection anew.
+
+        Raises:
+            Aborted: REINDEX_RUNNING.
+        """
+        if key in self._reindexing:
+            raise Aborted("REINDEX_RUNNING", "The collection is being made anew already.")
+        self._reindexing.add(key)
+        try:
+            yield
+        finally:
+            self._reindexing.discard(key)
+
+    def check_free(self, key: CollectionKey) -> None:
+        """Raises: Unavailable COLLECTION_BUSY, while writes to the collection are held."""
+        if key in self._held:
+            raise Unavailable(
+                "COLLECTION_BUSY",
+                "The collection that was made anew is being put in place; try again.",
+                retry_after=1.0,
+            )
 
     async def start(self) -> None:
-        """Return when everything can work; store and encoder start side by side."""
+        """Return when everything can work; store and models start side by side."""
         await together(
-            self.store.start(), self.encoder.start(), asyncio.to_thread(self.analyzer.start)
+            self.store.start(), self._start_models(), asyncio.to_thread(self.analyzer.start)
         )
         self.learning.start()
 
+    async def _start_models(self) -> None:
+        """One after the other: they import the same libraries, which two threads must not."""
+        await self.encoder.start()
+        if self.reranking is not None:
+            await self.reranking.reranker.start()
+
     async def aclose(self) -> None:
         await self.learning.aclose()
+        if self.reranking is not None:
+            await self.reranking.reranker.aclose()
         await self.encoder.aclose()
         await self.store.aclose()
 
     # Search
 
-    async def search(self, tenant: str, request: Search) -> Found:
-        if request.rerank:
+    async def search(self, tenant: str, request: Search, time_left: float | None = None) -> Found:
+        """The hits of a search.
+
+        Args:
+            tenant: whose collection it is.
+            request: what is asked.
+            time_left: seconds until the caller's deadline.
+        """
+        if request.rerank and self.reranking is None:
             raise reranker_not_configured("rerank")
+        deadline = None if time_left is None else Budget(time_left)
         queries = check_search(request)
         if request.filter is not None:
             check_filter(request.filter)
-        key = CollectionKey(tenant, request.collection)
+        key = visible(tenant, request.collection)
         collection = await self.store.get_collection(key, request.attributes)
         self.check_match(collection, dense=request.mode != "sparse")
         measured = self.learning.notice(key, collection).weights
@@ -130,6 +212,8 @@ class Retrieval:
             collection=collection,
             search=request,
             plans=plans,
+            reranking=self.reranking if request.rerank else None,
+            deadline=deadline,
         )
         with SEARCH_SECONDS.labels(request.mode).time():
             return await results.find()
@@ -150,17 +234,17 @@ class Retrieval:
             raise FailedPrecondition(
                 "ENCODER_MISMATCH",
                 f"The collection was made with the encoder {collection.encoder}, and "
-                f"{self.encoder.facts.id} is running: set EMBEDDING_MODEL to the former, or "
-                "delete the collection and ingest it again. Sparse search still works.",
+                f"{self.encoder.facts.id} is running: `ragmesh collections reindex` makes it anew, "
+                "or set EMBEDDING_MODEL to the former. Sparse search still works.",
                 field="collection",
             )
         if collection.analyzer != self.analyzer.id:
             raise FailedPrecondition(
                 "ANALYZER_MISMATCH",
                 f"The collection was made with the analyser {collection.analyzer}, and "
-                f"{self.analyzer.id} is running: set RAGMESH_ANALYZER="
-                f"{collection.analyzer.partition('@')[0]} where that is the same version, or "
-                "delete the collection and ingest it again.",
+                f"{self.analyzer.id} is running: `ragmesh collections reindex` makes it anew, or "
+                f"set RAGMESH_ANALYZER={collection.analyzer.partition('@')[0]} where that is the "
+                "same version.",
                 field="collection",
             )
 
@@ -224,6 +308,49 @@ class Retrieval:
                 field=f"inputs[{index}]",
             )
         return self.encoder.wrap(ids)
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, model: str = "", top_n: int = 0
+    ) -> Ranked:
+        """Documents by their relevance to a query, whatever their language."""
+        reranker = self._reranker(model)
+        text = query_text(query, "query")
+        _check_count(documents, MAX_RERANK_TEXTS, "documents")
+        if top_n < 0:
+            raise InvalidArgument("TOP_N_OUT_OF_RANGE", "top_n is at least 1.", field="top_n")
+        for index, one in enumerate(documents):
+            if not one.strip():
+                raise InvalidArgument(
+                    "INPUT_EMPTY", "A document is empty.", field=f"documents[{index}]"
+                )
+            if len(one) > MAX_RERANK_CHARACTERS:
+                raise InvalidArgument(
+                    "INPUT_TOO_LONG",
+                    f"A document has at most {MAX_RERANK_CHARACTERS} characters.",
+                    field=f"documents[{index}]",
+                )
+        made = await reranker.rerank(text, [normalize(one) for one in documents])
+        places = sorted(enumerate(made.values), key=lambda one: (-one[1], one[0]))
+        return Ranked(places[: top_n or None], reranker.facts.name, made.tokens)
+
+    def _reranker(self, model: str) -> Reranker:
+        """The reranker of a name.
+
+        Raises:
+            FailedPrecondition: RERANKER_NOT_CONFIGURED.
+            NotFound: MODEL_NOT_FOUND.
+        """
+        if self.reranking is None:
+            raise reranker_not_configured("model")
+        reranker = self.reranking.reranker
+        facts = reranker.facts
+        if model not in ("", facts.name, facts.id, DEFAULT_RERANKER_ALIAS):
+            raise NotFound(
+                "MODEL_NOT_FOUND",
+                f"The reranker {model[:100]!r} does not exist; there is {facts.name!r}.",
+                field="model",
+            )
+        return reranker
 
     async def score(self, sentences: Sequence[str], passages: Sequence[str]) -> Matrix:
         """Cosines of shape (sentences, passages); NaN where the encoder does not cover a text."""
@@ -303,12 +430,27 @@ class Retrieval:
         self, tenant: str, size: int, token: str, attributes: Attributes = ()
     ) -> tuple[Sequence[Collection], str]:
         size, listing = page_size(size), f"collections {tenant}"
-        after = read_token(listing, token)
+        after = read_token(listing, token) or AFTER_HIDDEN
         found = await self.store.list_collections(tenant, after, size + 1, attributes)
         more = len(found) > size
         return found[:size], make_token(listing, found[size - 1].name) if more else ""
 
+    async def delete_collection(self, tenant: str, name: str, attributes: Attributes = ()) -> int:
+        """Delete it, with what was begun to take its place; returns its number of documents."""
+        documents = await self.store.delete_collection(visible(tenant, name), attributes)
+        with suppress(NotFound):
+            await self.store.delete_collection(hidden(tenant, name), (EVERYTHING,))
+        return documents
+
     # Documents
+
+    async def delete_document(
+        self, tenant: str, collection: str, document_id: str, attributes: Attributes = ()
+    ) -> int:
+        """Delete it and return its number of chunks."""
+        key = visible(tenant, collection)
+        self.check_free(key)
+        return await self.store.delete_document(key, document_id, attributes)
 
     async def check_documents(
         self,
@@ -323,13 +465,13 @@ class Retrieval:
                 f"At most {MAX_CHECKED_DOCUMENTS} documents are checked at once.",
                 field="documents",
             )
-        key = CollectionKey(tenant, collection)
+        key = visible(tenant, collection)
         return await self.store.check_documents(key, versions, attributes)
 
     async def list_documents(
         self, tenant: str, name: str, size: int, token: str, attributes: Attributes = ()
     ) -> tuple[Sequence[Document], str]:
-        key, size = CollectionKey(tenant, name), page_size(size)
+        key, size = visible(tenant, name), page_size(size)
         collection = await self.store.get_collection(key)
         listing = f"documents {collection.generation}"
         after = read_token(listing, token)
@@ -347,7 +489,7 @@ class Retrieval:
         *,
         attributes: Attributes = (),
     ) -> tuple[Sequence[StoredChunk], str]:
-        key, size = CollectionKey(tenant, name), page_size(size)
+        key, size = visible(tenant, name), page_size(size)
         document = await self.store.get_document(key, document_id, attributes)
         # A token ends with the content: the chunks of another content are counted differently.
         listing = f"chunks {tenant} {name} {document_id} {document.content_hash}"
@@ -355,6 +497,26 @@ class Retrieval:
         found = await self.store.list_chunks(key, document_id, start, size, attributes)
         end = start + size
         return found, make_token(listing, str(end)) if end < document.chunks else ""
+
+
+def visible(tenant: str, name: str) -> CollectionKey:
+    """The key of a collection that a caller names.
+
+    Raises:
+        NotFound: COLLECTION_NOT_FOUND, for the name of one that is being made.
+    """
+    if name.startswith(HIDDEN):
+        raise NotFound(
+            "COLLECTION_NOT_FOUND",
+            f"The collection {name[:100]!r} does not exist.",
+            field="collection",
+        )
+    return CollectionKey(tenant, name)
+
+
+def hidden(tenant: str, name: str) -> CollectionKey:
+    """The key of what is being made to take a collection's place."""
+    return CollectionKey(tenant, f"{HIDDEN}{name}")
 
 
 def check_name(name: str) -> None:
@@ -366,13 +528,6 @@ def check_name(name: str) -> None:
             "letter or digit and is in Unicode's NFC form.",
             field="name",
         )
-
-
-def reranker_not_configured(field: str) -> RagmeshError:
-    """The answer while no reranker is there."""
-    return FailedPrecondition(
-        "RERANKER_NOT_CONFIGURED", "No reranker is configured; ask without it.", field=field
-    )
 
 
 def _check_count(inputs: Sequence[object], most: int, field: str) -> None:

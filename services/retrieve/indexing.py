@@ -10,8 +10,9 @@ import json
 import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 from prometheus_client import Counter
 
 from services.retrieve.access import check_access
@@ -21,6 +22,7 @@ from services.retrieve.ports import (
     Analyzer,
     Attributes,
     Chunk,
+    Collection,
     CollectionKey,
     Document,
     EncodedChunk,
@@ -28,7 +30,7 @@ from services.retrieve.ports import (
     PublishStatus,
     SparseVector,
 )
-from services.retrieve.profiles import parse
+from services.retrieve.profiles import Profile, adoptable, dump, parse
 from services.retrieve.tasks import together
 from services.retrieve.texts import indexed_text
 from services.runtime.errors import InvalidArgument
@@ -49,7 +51,30 @@ WAITING_CHUNKS = 192
 COMMIT_CHUNKS = 512
 """Chunks after which complete documents are published even while more are coming."""
 
-Frame = Document | Sequence[Chunk]
+
+@dataclass(frozen=True, slots=True)
+class VectoredChunk:
+    """A chunk with the vector that it had where it was indexed before."""
+
+    chunk: Chunk
+    dense: bytes
+    """Little-endian float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where documents that were indexed before come from."""
+
+    encoder: str
+    """The id of the encoder that made their vectors; those of another than the running one are
+    not used."""
+    analyzer: str = ""
+    """The id of their collection's analyser."""
+    profile: str = ""
+    """What was learned from their collection."""
+
+
+Frame = Document | Sequence[Chunk | VectoredChunk]
 """A document's facts open it; its chunks follow."""
 
 
@@ -73,6 +98,8 @@ class _Piece:
 
     owner: _Incoming
     chunk: Chunk
+    dense: bytes
+    """The vector that came with it; empty where it is to be embedded."""
     opens: bool
     completes: bool
 
@@ -87,11 +114,21 @@ class Indexing:
     """One stream of documents into one collection."""
 
     def __init__(
-        self, retrieval: Retrieval, tenant: str, collection: str, attributes: Attributes = ()
+        self,
+        retrieval: Retrieval,
+        tenant: str,
+        collection: str,
+        attributes: Attributes = (),
+        origin: Origin | None = None,
     ) -> None:
         self._retrieval = retrieval
         self._attributes = attributes
+        self._origin = origin
         self._key = CollectionKey(tenant, collection)
+        self.embedded_chunks = 0
+        """Chunks whose vectors were made, not brought."""
+        self.full_chunks = 0
+        """Of these, those that fill what the encoder reads."""
         self._read_queue: asyncio.Queue[_Piece | None] = asyncio.Queue(WAITING_CHUNKS)
         self._encoded: asyncio.Queue[_Encoded | None] = asyncio.Queue(1)
         self._outcomes: asyncio.Queue[Published | None] = asyncio.Queue()
@@ -106,9 +143,11 @@ class Indexing:
             FailedPrecondition: ENCODER_MISMATCH.
             PermissionDenied: ACCESS_NOT_HELD.
             AlreadyExists: DOCUMENT_ID_TAKEN.
+            Unavailable: COLLECTION_BUSY.
         """
         collection = await self._retrieval.store.get_collection(self._key)
         self._retrieval.check_match(collection)
+        profile = await self._adopt(collection)
         work = asyncio.create_task(together(self._read(frames), self._encode(), self._write()))
         work.add_done_callback(lambda _: self._outcomes.put_nowait(None))
         try:
@@ -121,7 +160,29 @@ class Indexing:
             await asyncio.gather(work, return_exceptions=True)
             self._retrieval.store.discard(self._key, list(self._staged))
         collection = await self._retrieval.store.get_collection(self._key)
-        self._retrieval.learning.notice(self._key, collection)
+        if profile is not None:
+            learned = dump(replace(profile, chunks=collection.all_chunks))
+            await self._retrieval.store.set_profile(self._key, collection.generation, learned)
+        else:
+            self._retrieval.learning.notice(self._key, collection)
+
+    async def _adopt(self, collection: Collection) -> Profile | None:
+        """Take over what was learned where the documents come from, so that a copy of a
+        collection ranks as the collection does; None where it does not fit."""
+        origin = self._origin
+        if origin is None or (origin.encoder, origin.analyzer) != (
+            collection.encoder,
+            collection.analyzer,
+        ):
+            return None
+        profile = adoptable(origin.profile)
+        if profile is None or profile.encoder != collection.encoder:
+            return None
+        if collection.all_chunks and parse(collection.profile).averages != profile.averages:
+            return None  # it has learned for itself; chunks are weighed by its own averages
+        learned = dump(replace(profile, chunks=collection.all_chunks))
+        await self._retrieval.store.set_profile(self._key, collection.generation, learned)
+        return profile
 
     async def _read(self, frames: AsyncIterator[Frame]) -> None:
         current: _Incoming | None = None
@@ -132,14 +193,35 @@ class Indexing:
                 continue
             if current is None:
                 raise InvalidArgument("CHUNK_INVALID", "A chunk came before its document.")
-            for chunk in frame:
+            for one in frame:
+                chunk, dense = (one, b"") if isinstance(one, Chunk) else (one.chunk, one.dense)
                 checked = _checked(current, chunk)
+                dense = self._usable(current, chunk, dense)
                 current.read += 1
                 if not current.unchanged:
-                    piece = _Piece(current, checked, current.read == 1, current.complete)
-                    await self._read_queue.put(piece)
+                    first, last = current.read == 1, current.complete
+                    await self._read_queue.put(_Piece(current, checked, dense, first, last))
         _check_finished(current)
         await self._read_queue.put(None)
+
+    def _usable(self, incoming: _Incoming, chunk: Chunk, dense: bytes) -> bytes:
+        """A vector that came with a chunk, where the running encoder made it; else none.
+
+        Raises:
+            InvalidArgument: CHUNK_INVALID, when it is no vector of that encoder.
+        """
+        facts = self._retrieval.encoder.facts
+        if not dense or self._origin is None or self._origin.encoder != facts.id:
+            return b""
+        values = np.frombuffer(dense, "<f4") if len(dense) == 4 * facts.dimensions else None
+        if values is None or not np.isfinite(values).all() or not values.any():
+            raise InvalidArgument(
+                "CHUNK_INVALID",
+                f"The vector of chunk {chunk.index} of the document "
+                f"{incoming.document.id[:100]!r} is none of {facts.id}.",
+                field="chunks",
+            )
+        return dense
 
     async def _open(self, document: Document) -> _Incoming:
         check_document(document)
@@ -154,7 +236,7 @@ class Indexing:
         return incoming
 
     async def _encode(self) -> None:
-        encoder, analyzer = self._retrieval.encoder, self._retrieval.analyzer
+        analyzer = self._retrieval.analyzer
         ended = False
         while not ended:
             first = await self._read_queue.get()
@@ -167,21 +249,33 @@ class Indexing:
             ended = first is None
             if pieces:
                 texts = [indexed_text(one.owner.document.title, one.chunk) for one in pieces]
-                tokens = await encoder.tokenize(texts)
-                vectors = await encoder.encode([one.ids for one in tokens])
+                vectors = await self._vectors(pieces, texts)
                 languages = [one.chunk.language for one in pieces]
                 # Pure Python, tens of milliseconds a batch: too long for the event loop.
                 averages = parse((await self._retrieval.store.get_collection(self._key)).profile)
                 sparse = await asyncio.to_thread(
-                    _analyzed, analyzer, texts, languages, averages.averages
+                    analyzed, analyzer, texts, languages, averages.averages
                 )
-                rows = vectors.astype("<f4")
                 chunks = [
-                    EncodedChunk(piece.owner.token, piece.chunk, row.tobytes(), terms)
-                    for piece, row, terms in zip(pieces, rows, sparse, strict=True)
+                    EncodedChunk(piece.owner.token, piece.chunk, dense, terms)
+                    for piece, dense, terms in zip(pieces, vectors, sparse, strict=True)
                 ]
                 await self._encoded.put(_Encoded(pieces, chunks))
         await self._encoded.put(None)
+
+    async def _vectors(self, pieces: Sequence[_Piece], texts: Sequence[str]) -> list[bytes]:
+        """The vectors that came, and those that are made of the texts of the others."""
+        encoder = self._retrieval.encoder
+        missing = [number for number, one in enumerate(pieces) if not one.dense]
+        vectors = [one.dense for one in pieces]
+        if missing:
+            tokens = await encoder.tokenize([texts[number] for number in missing])
+            made = await encoder.encode([one.ids for one in tokens])
+            for number, row in zip(missing, made.astype("<f4"), strict=True):
+                vectors[number] = row.tobytes()
+            self.embedded_chunks += len(missing)
+            self.full_chunks += sum(len(one.ids) >= encoder.facts.max_tokens for one in tokens)
+        return vectors
 
     async def _write(self) -> None:
         store = self._retrieval.store
@@ -205,17 +299,19 @@ class Indexing:
         return self._encoded.empty() and self._read_queue.empty()
 
     async def _publish(self, tokens: list[str]) -> None:
+        self._retrieval.check_free(self._key)
         for outcome in await self._retrieval.store.publish(self._key, tokens):
             self._outcomes.put_nowait(outcome)
         self._staged.difference_update(tokens)
 
 
-def _analyzed(
+def analyzed(
     analyzer: Analyzer,
     texts: Sequence[str],
     languages: Sequence[str],
     averages: Mapping[str, Sequence[float]],
 ) -> list[SparseVector]:
+    """The sparse vectors of texts; blocks."""
     pairs = zip(texts, languages, strict=True)
     return [analyzer.document(text, language, averages) for text, language in pairs]
 

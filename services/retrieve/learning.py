@@ -64,7 +64,7 @@ class Learning:
         self._store = store
         self._encoder = encoder
         self._analyzer = analyzer
-        self._due: dict[CollectionKey, None] = {}
+        self._due: dict[CollectionKey, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._failed: dict[str, int] = {}
@@ -81,9 +81,14 @@ class Learning:
         """The collection's profile; when it is out of date, learning begins in the background."""
         profile = parse(collection.profile)
         if self._is_due(collection, profile) and key not in self._due:
-            self._due[key] = None
+            self._due[key] = asyncio.Event()
             self._wake.set()
         return profile
+
+    async def settled(self, key: CollectionKey) -> None:
+        """Return once nothing is to be learned from a collection that was noticed."""
+        if (learned := self._due.get(key)) is not None:
+            await learned.wait()
 
     def _is_due(self, collection: Collection, profile: Profile) -> bool:
         if collection.analyzer != self._analyzer.id or collection.encoder != self._encoder.facts.id:
@@ -117,7 +122,7 @@ class Learning:
                 if collection is not None:
                     self._failed[collection.generation] = collection.all_chunks
             finally:
-                self._due.pop(key, None)
+                self._due.pop(key).set()
 
     async def learn(self, key: CollectionKey, collection: Collection) -> Profile:
         """Measure lengths and arms, keep the profile, and weigh chunks again when that is due."""

@@ -10,8 +10,11 @@ from ragmesh.retrieve.v1 import filter_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.type.v1 import passage_pb2
 from services.retrieve import ports, searches
-from services.retrieve.indexing import Frame
+from services.retrieve.exporting import Exported
+from services.retrieve.indexing import Frame, Origin, VectoredChunk
+from services.retrieve.moving import Move
 from services.retrieve.profiles import Profile, parse
+from services.retrieve.reindexing import Progress
 from services.runtime.errors import InvalidArgument
 
 _MODES = {
@@ -25,6 +28,12 @@ STATUSES = {
     ports.PublishStatus.REPLACED.value: pb.INDEX_STATUS_REPLACED,
     ports.PublishStatus.UNCHANGED.value: pb.INDEX_STATUS_UNCHANGED,
 }
+_RERANK_STATUSES = {
+    searches.RerankStatus.APPLIED: pb.RERANK_STATUS_APPLIED,
+    searches.RerankStatus.TIMED_OUT: pb.RERANK_STATUS_TIMED_OUT,
+    searches.RerankStatus.FAILED: pb.RERANK_STATUS_FAILED,
+    searches.RerankStatus.SKIPPED: pb.RERANK_STATUS_SKIPPED,
+}
 
 
 def search(request: pb.SearchRequest, attributes: ports.Attributes) -> searches.Search:
@@ -36,6 +45,7 @@ def search(request: pb.SearchRequest, attributes: ports.Attributes) -> searches.
         top_k=request.top_k,
         filter=_filter(request.filter) if request.HasField("filter") else None,
         rerank=request.rerank,
+        rerank_depth=request.rerank_depth,
         weights=(
             ports.ArmWeights(request.weights.dense, request.weights.sparse)
             if request.HasField("weights")
@@ -113,16 +123,21 @@ async def frames(requests: AsyncIterator[pb.IndexDocumentsRequest]) -> AsyncIter
                 bytes=one.bytes,
                 # Sorted: lists that say the same are the same.
                 access=tuple(sorted(set(one.access))),
+                created_at=_seconds(one.created_at),
+                updated_at=_seconds(one.updated_at),
             )
         elif kind == "chunks":
             yield [
-                ports.Chunk(
-                    index=chunk.index,
-                    text=chunk.text,
-                    normalized_text=chunk.normalized_text,
-                    heading=chunk.heading,
-                    page=chunk.page if chunk.HasField("page") else None,
-                    language=chunk.language,
+                VectoredChunk(
+                    ports.Chunk(
+                        index=chunk.index,
+                        text=chunk.text,
+                        normalized_text=chunk.normalized_text,
+                        heading=chunk.heading,
+                        page=chunk.page if chunk.HasField("page") else None,
+                        language=chunk.language,
+                    ),
+                    chunk.vector,
                 )
                 for chunk in request.chunks.chunks
             ]
@@ -130,6 +145,77 @@ async def frames(requests: AsyncIterator[pb.IndexDocumentsRequest]) -> AsyncIter
             raise InvalidArgument(
                 "DOCUMENT_INVALID", "After the header come documents and chunks.", field="frame"
             )
+
+
+def origin(message: pb.IndexOrigin) -> Origin:
+    return Origin(message.encoder, message.analyzer, message.profile)
+
+
+def move(request: pb.MoveDocumentRequest) -> Move:
+    return Move(
+        id=request.id,
+        new_id=request.new_id or None,
+        title=request.title if request.HasField("title") else None,
+        source=request.source if request.HasField("source") else None,
+        metadata_json=_struct_to_json(request.metadata) if request.HasField("metadata") else None,
+        replace=request.replace,
+    )
+
+
+def export_response(
+    frame: Exported | Frame, languages: Sequence[str]
+) -> pb.ExportDocumentsResponse:
+    if isinstance(frame, Exported):
+        header = pb.ExportHeader(
+            collection=collection(frame.collection, languages),
+            generation=frame.collection.generation,
+            profile=frame.collection.profile,
+            everything=frame.everything,
+        )
+        return pb.ExportDocumentsResponse(header=header)
+    if isinstance(frame, ports.Document):
+        facts = pb.IndexDocument(
+            id=frame.id,
+            title=frame.title,
+            source=frame.source,
+            metadata=_json_to_struct(frame.metadata_json),
+            content_hash=frame.content_hash,
+            format=frame.format,
+            language=frame.language,
+            pages=frame.pages,
+            chunk_count=frame.chunks,
+            bytes=frame.bytes,
+            access=frame.access,
+            created_at=_timestamp(frame.created_at),
+            updated_at=_timestamp(frame.updated_at),
+        )
+        return pb.ExportDocumentsResponse(document=facts)
+    response = pb.ExportDocumentsResponse()
+    response.chunks.SetInParent()
+    for one in frame:
+        chunk, dense = (one, b"") if isinstance(one, ports.Chunk) else (one.chunk, one.dense)
+        response.chunks.chunks.add(
+            index=chunk.index,
+            text=chunk.text,
+            normalized_text=chunk.normalized_text,
+            heading=chunk.heading,
+            page=chunk.page,
+            language=chunk.language,
+            vector=dense,
+        )
+    return response
+
+
+def progress(progress: Progress, languages: Sequence[str]) -> pb.ReindexCollectionResponse:
+    made = progress.collection
+    return pb.ReindexCollectionResponse(
+        documents=progress.documents,
+        total_documents=progress.total,
+        embedded_chunks=progress.embedded,
+        full_chunks=progress.full,
+        collection=collection(made, languages) if made else None,
+        reindexed=progress.reindexed,
+    )
 
 
 def _struct_to_json(struct: struct_pb2.Struct) -> str:
@@ -202,6 +288,12 @@ def search_response(found: searches.Found) -> pb.SearchResponse:
             )
             for one in found.reasons
         )
+    if found.rerank is not None:
+        response.rerank.status = _RERANK_STATUSES[found.rerank.status]
+        response.rerank.model = found.rerank.model
+        response.rerank.reason = found.rerank.reason
+        response.rerank.candidates = found.rerank.candidates
+        response.rerank.seconds = found.rerank.seconds
     return response
 
 
@@ -217,6 +309,7 @@ def _hit(hit: searches.Hit) -> pb.Hit:
         sparse_rank=candidate.sparse_rank,
         dense_score=candidate.dense_score,
         sparse_score=candidate.sparse_score,
+        rerank_score=hit.rerank_score,
         before=[passage(one, 0.0) for one in hit.before],
         after=[passage(one, 0.0) for one in hit.after],
     )
@@ -277,6 +370,11 @@ def contents(contents: ports.TenantContents) -> pb.TenantContents:
         chunks=contents.chunks,
         folders=contents.folders,
     )
+
+
+def _seconds(timestamp: Timestamp) -> float:
+    """0 for one that is not set."""
+    return timestamp.seconds + timestamp.nanos / 1e9
 
 
 def _timestamp(seconds: float) -> Timestamp:

@@ -1,7 +1,8 @@
 """What retrieve's core needs of the world, and the values that cross these borders.
 
 Four ports: an `EncoderModel` makes vectors, a `Store` keeps and finds chunks, an `Analyzer` makes
-sparse vectors, a `Reranker` orders again. Values are frozen; times are Unix seconds.
+sparse vectors, a `Reranker` orders again (with a `PairModel` where it runs in this process).
+Values are frozen; times are Unix seconds.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -398,7 +399,7 @@ class Store(Protocol):
         """Make complete documents durable and visible, in this order, in one commit.
 
         Args:
-            removing: documents, as pairs (id, content hash), that go in the same commit.
+            removing: documents, as pairs (id, content hash), that go first in the same commit.
 
         Raises:
             AlreadyExists: DOCUMENT_ID_TAKEN, by a document that who staged it may not read.
@@ -515,12 +516,81 @@ class Analyzer(Protocol):
         """Terms with the weights of their fields; empty when the text has none."""
 
 
-class Reranker(Protocol):
-    """Orders texts by a query with a cross-encoder."""
+@dataclass(frozen=True, slots=True)
+class RerankerFacts:
+    """What a reranker is."""
+
+    name: str
+    version: str
+    """Changes whenever its scores do; empty where a remote one does not say."""
+    max_tokens: int
+    """Tokens that it reads of a query and a text together; 0 when not known."""
+    languages: tuple[str, ...]
+    """ISO 639-1 codes that it reads; empty when not known."""
+    owned_by: str
 
     @property
     def id(self) -> str:
-        """Its name and version."""
+        return f"{self.name}@{self.version}" if self.version else self.name
 
-    async def rerank(self, query: str, texts: Sequence[str]) -> Sequence[float]:
-        """A score for each text; higher is better."""
+    def covers(self, language: str) -> bool:
+        """Whether it reads a language; undetermined text gets the benefit."""
+        return not self.languages or language in self.languages or language in ("", "und")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How relevant texts are to a query."""
+
+    values: tuple[float, ...]
+    """One a text, finite; higher is better; from 0 to 1 where the model's scores are."""
+    tokens: int
+    """Tokens that were read, the query's once a text; 0 where a remote one does not say."""
+
+
+class Reranker(Protocol):
+    """Reads a query and a text together, and says how well they fit: a cross-encoder."""
+
+    @property
+    def facts(self) -> RerankerFacts:
+        """Raises: Unavailable RERANKER_LOADING, before `start` has returned."""
+
+    async def start(self) -> None:
+        """Return when it can work; a remote one need not be there yet.
+
+        Raises:
+            FailedPrecondition: RERANKER_UNREADABLE, for a model of this process.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of everything."""
+
+    async def rerank(self, query: str, texts: Sequence[str]) -> Scores:
+        """Scores in the order of the texts; what is too long is cut. Cancelling it ends the work.
+
+        Raises:
+            RagmeshError: with a reason that begins with ``RERANKER_``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A query with a text, ready for a cross-encoder of this process."""
+
+    data: object
+    """What the model's `forward` wants."""
+    tokens: int
+    """Special tokens included, after cutting."""
+
+
+class PairModel(Protocol):
+    """A cross-encoder of this process. Every method blocks; none is called from the loop."""
+
+    def load(self) -> RerankerFacts:
+        """Read the model. Raises: FailedPrecondition RERANKER_UNREADABLE."""
+
+    def pairs(self, query: str, texts: Sequence[str]) -> Sequence[Pair]:
+        """A pair a text, cut to what the model reads."""
+
+    def forward(self, batch: Sequence[Pair]) -> Sequence[float]:
+        """A score a pair."""

@@ -1,6 +1,7 @@
 """What is learned from a collection's chunks and kept with it: average lengths and calibrations."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -37,6 +38,21 @@ class Profile:
 def dump(profile: Profile) -> str:
     """As JSON."""
     return json.dumps({"format": FORMAT, **asdict(profile)}, separators=(",", ":"))
+
+
+def adoptable(text: str) -> Profile | None:
+    """A profile that somebody sends; None where nothing is learned in it, or it is none."""
+    try:
+        profile = parse(text)
+        lengths = [value for fields in profile.averages.values() for value in fields]
+        weights = [value for one in profile.weights.values() for value in (one.dense, one.sparse)]
+        if profile.chunks < 1 or profile.unfinished or not profile.averages:
+            return None
+        if not all(math.isfinite(value) and value >= 1 for value in lengths):
+            return None
+        return profile if all(0 <= value <= 1 for value in weights) else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def parse(text: str) -> Profile:

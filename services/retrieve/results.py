@@ -1,8 +1,10 @@
 """From the candidates of a search to the hits that were asked for.
 
-In this order: the queries' rankings are fused, hits below a score or without relevance go, the
-rest is ordered anew for diversity, cut to so many hits of so many documents, and gets its
-highlights and neighbours. Without any of these wishes nothing is done, and nothing costs time.
+In this order: the queries' rankings are fused, hits below a score or without relevance go, the best
+of the rest are reranked, ordered anew for diversity, cut to so many hits of so many documents, and
+get their highlights and neighbours. Without any of these wishes nothing is done, and nothing costs
+time. Scores stay those of the arms whatever the order, so a lowest score means the same with a
+reranker, without one, and where it was not done in time.
 """
 
 import asyncio
@@ -25,7 +27,18 @@ from services.retrieve.ports import (
     StoreQuery,
 )
 from services.retrieve.relevance import Scale, is_relevant
-from services.retrieve.searches import DEFAULT_TOP_K, Found, Hit, HitReasons, Reasons, Search
+from services.retrieve.reranking import Reading, Reranking
+from services.retrieve.searches import (
+    DEFAULT_TOP_K,
+    Found,
+    Hit,
+    HitReasons,
+    Reasons,
+    RerankOutcome,
+    Search,
+)
+from services.retrieve.texts import reranked_text
+from services.runtime.deadlines import Budget
 from services.runtime.errors import NotFound
 
 MIN_DEPTH = 200
@@ -69,6 +82,7 @@ class _Judged:
     place: _Place
     terms: frozenset[int]
     coverage: float
+    rerank_score: float | None = None
 
 
 class Results:
@@ -85,6 +99,8 @@ class Results:
         collection: Collection,
         search: Search,
         plans: Sequence[Plan],
+        reranking: Reranking | None = None,
+        deadline: Budget | None = None,
     ) -> None:
         """Args:
         store: asked once for each query, or more often where candidates did not fit.
@@ -95,6 +111,8 @@ class Results:
         collection: its facts.
         search: what is asked.
         plans: one a query, at least one.
+        reranking: where it is asked for.
+        deadline: what is left of the call's time.
         """
         self._store = store
         self._analyzer = analyzer
@@ -104,6 +122,8 @@ class Results:
         self._collection = collection
         self._search = search
         self._plans = plans
+        self._reranking = reranking
+        self._deadline = deadline
         self._top_k = search.top_k or DEFAULT_TOP_K
         self._picky = search.by_document or search.relevant_only or search.diversity > 0
         self._reads_terms = (
@@ -115,19 +135,26 @@ class Results:
         size = max(4 * self._top_k * (self._search.group_size or 1), MIN_POOL)
         if not self._picky:
             size = self._top_k if len(self._plans) == 1 else max(self._top_k, MIN_POOL)
+        if self._reranking is not None:
+            size = max(size, self._rerank_depth(self._reranking))
         size = max(min(size, MAX_POOL), self._top_k)
+        outcome: RerankOutcome | None = None
         while True:
             places = await self._places(size)
             above = self._above(places)
-            chosen = await self._run(self._choose, above, wanted)
+            choose = self._choose if self._reranking is None else self._kept
+            chosen = await self._run(choose, above, wanted)
             if len(above) < size or size >= MAX_POOL or self._enough(chosen):
                 break
             size = min(4 * size, MAX_POOL)  # the first candidates were of few documents
+        if self._reranking is not None:
+            chosen, outcome = await self._reranked(self._reranking, chosen)
+            chosen = await self._run(self._cut, chosen)
         hits = await self._run(self._hits, chosen, wanted)
         if self._search.neighbors:
             hits = await self._with_neighbors(hits)
         reasons = [plan.reasons for plan in self._plans] if self._search.explain else ()
-        return Found(hits, self._plans[0].reasons.weights, reasons, len(places))
+        return Found(hits, self._plans[0].reasons.weights, reasons, len(places), outcome)
 
     async def _run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Run in a thread what reads texts or terms; the rest takes less time than a thread."""
@@ -184,20 +211,54 @@ class Results:
 
     def _choose(self, places: Sequence[_Place], wanted: Sequence[QueryTerms]) -> list[_Judged]:
         """Those of the candidates that are answered, in order."""
+        return self._cut(self._kept(places, wanted))
+
+    def _kept(self, places: Sequence[_Place], wanted: Sequence[QueryTerms]) -> list[_Judged]:
+        """Those of the candidates that may be answered."""
         if self._picky:
             judged = [self._judge(one, wanted) for one in places]
         else:
             judged = [_Judged(one, frozenset(), 0.0) for one in places]
         if self._search.relevant_only:
             judged = self._relevant(judged, wanted)
+        return judged
+
+    def _cut(self, judged: list[_Judged]) -> list[_Judged]:
+        """So many of them as are asked for, as unlike each other as is asked for."""
         if self._search.diversity > 0 and len(judged) > 1:
-            first, rest = judged[:MAX_DIVERSE], judged[MAX_DIVERSE:]
-            scores = [one.place.candidate.score for one in first]
+            most = _last_read(judged) or MAX_DIVERSE
+            first, rest = judged[:most], judged[most:]
+            scores = _relevance(first)
             order = diversify(scores, self._similarity(first), self._search.diversity)
             judged = [*(first[position] for position in order), *rest]
         if self._search.by_document:
             return _grouped(judged, self._top_k, self._search.group_size or 1)
         return judged[: self._top_k]
+
+    # Reranking
+
+    def _rerank_depth(self, reranking: Reranking) -> int:
+        return reranking.depth(self._search.rerank_depth, self._top_k)
+
+    async def _reranked(
+        self, reranking: Reranking, judged: Sequence[_Judged]
+    ) -> tuple[list[_Judged], RerankOutcome]:
+        """The best of them in the reranker's order; of several queries, each candidate is read
+        with the one that ranks it best."""
+        depth = self._rerank_depth(reranking)
+        first, rest = judged[:depth], judged[depth:]
+        readings = [
+            Reading(
+                _best_query(one.place.ranks),
+                reranked_text(one.place.candidate.chunk),
+                one.place.candidate.chunk.language,
+            )
+            for one in first
+        ]
+        queries = [(plan.reasons.query, plan.reasons.language) for plan in self._plans]
+        order = await reranking.order(queries, readings, self._deadline)
+        scored = [replace(first[at], rerank_score=order.scores[at]) for at in order.places]
+        return [*scored, *rest], order.outcome
 
     def _enough(self, chosen: Sequence[_Judged]) -> bool:
         """Whether more candidates would not help: a relevant one seldom comes after hundreds."""
@@ -247,7 +308,7 @@ class Results:
         return [self._hit(one, wanted) for one in chosen]
 
     def _hit(self, one: _Judged, wanted: Sequence[QueryTerms]) -> Hit:
-        hit = Hit(one.place.candidate)
+        hit = Hit(one.place.candidate, rerank_score=one.rerank_score)
         if self._search.highlights:
             marked = highlight(one.place.candidate.chunk.text, _union(wanted), self._ids)
             hit = replace(hit, highlights=marked)
@@ -320,6 +381,30 @@ def _joined(rankings: Sequence[Sequence[Candidate]]) -> list[_Place]:
     ]
     places.sort(key=lambda one: (-one.candidate.score, one.candidate.chunk.chunk_id))
     return places
+
+
+def _best_query(ranks: Sequence[int | None]) -> int:
+    """Which query ranks a candidate best."""
+    return min((rank, query) for query, rank in enumerate(ranks) if rank is not None)[1]
+
+
+def _last_read(judged: Sequence[_Judged]) -> int:
+    """How many there are up to the last one that the reranker read; 0 when it read none."""
+    read = (place for place, one in enumerate(judged, 1) if one.rerank_score is not None)
+    return max(read, default=0)
+
+
+def _relevance(judged: Sequence[_Judged]) -> list[float]:
+    """How relevant they are beside each other: by the reranker's scores where it read all of them,
+    by the arms' where it read none."""
+    scores = [one.rerank_score for one in judged]
+    if all(score is None for score in scores):
+        return [one.place.candidate.score for one in judged]
+    # Places where it read some: its scores and those of the arms have nothing in common.
+    return [
+        1.0 - place / len(scores) if None in scores else score or 0.0
+        for place, score in enumerate(scores)
+    ]
 
 
 def _grouped(judged: Sequence[_Judged], documents: int, size: int) -> list[_Judged]:

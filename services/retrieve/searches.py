@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from services.retrieve.ports import ArmWeights, Attributes, Candidate, Filter, StoredChunk
 from services.runtime.errors import InvalidArgument
@@ -14,6 +15,8 @@ MAX_QUERY_CHARACTERS = 8192
 MAX_QUERIES = 8
 MAX_GROUP_SIZE = 100
 MAX_NEIGHBORS = 10
+MAX_RERANK_DEPTH = 200
+"""Candidates that a reranker reads, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Search:
     explain: bool = False
     weights: ArmWeights | None = None
     """Of a hybrid search, instead of those that the collection was calibrated to."""
+    rerank_depth: int = 0
+    """Candidates that the reranker reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,30 @@ class Hit:
     before: Sequence[StoredChunk] = ()
     after: Sequence[StoredChunk] = ()
     reasons: HitReasons | None = None
+    rerank_score: float | None = None
+    """The reranker's; None where it did not read it."""
+
+
+class RerankStatus(Enum):
+    """Whether hits follow the reranker, and if not, why."""
+
+    APPLIED = "applied"
+    TIMED_OUT = "timed_out"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class RerankOutcome:
+    """What a reranker did for a search."""
+
+    status: RerankStatus
+    model: str
+    reason: str
+    """A constant; empty when it was applied."""
+    candidates: int
+    """How many it read."""
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +141,8 @@ class Found:
     """One a query, where an explanation was asked for."""
     candidates: int = 0
     """Chunks that the arms found together, before anything was left out."""
+    rerank: RerankOutcome | None = None
+    """None where it was not asked for."""
 
 
 def check_search(search: Search) -> list[str]:
@@ -145,6 +176,16 @@ def check_search(search: Search) -> list[str]:
             "NEIGHBORS_OUT_OF_RANGE",
             f"neighbors lies from 0 to {MAX_NEIGHBORS}.",
             field="neighbors",
+        )
+    if not 0 <= search.rerank_depth <= MAX_RERANK_DEPTH:
+        raise InvalidArgument(
+            "RERANK_DEPTH_OUT_OF_RANGE",
+            f"rerank_depth lies from 1 to {MAX_RERANK_DEPTH}.",
+            field="rerank_depth",
+        )
+    if search.rerank_depth and not search.rerank:
+        raise InvalidArgument(
+            "RERANK_DEPTH_OUT_OF_RANGE", "rerank_depth needs rerank.", field="rerank_depth"
         )
     if search.weights is not None:
         parts = (search.weights.dense, search.weights.sparse)

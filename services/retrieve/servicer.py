@@ -10,13 +10,14 @@ import grpc
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
 from services.retrieve import messages, ports
-from services.retrieve.core import (
-    DEFAULT_ENCODER_ALIAS,
-    Retrieval,
-    reranker_not_configured,
-)
+from services.retrieve.core import DEFAULT_ENCODER_ALIAS, Retrieval, visible
+from services.retrieve.exporting import export
 from services.retrieve.indexing import Indexing
+from services.retrieve.moving import move
+from services.retrieve.reindexing import Reindexing
+from services.retrieve.reranking import DEFAULT_RERANKER_ALIAS
 from services.runtime.context import current_caller
+from services.runtime.deadlines import time_remaining
 from services.runtime.errors import InvalidArgument, RagmeshError
 from services.runtime.limits import UPLOAD_FRAME_BYTES
 from services.runtime.version import VERSION
@@ -52,6 +53,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         found = await self._retrieval.search(
             caller.tenant,
             messages.search(request, caller.attributes),
+            time_remaining(context),
         )
         return messages.search_response(found)
 
@@ -73,7 +75,17 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         )
 
     async def Rerank(self, request: pb.RerankRequest, context: Context) -> pb.RerankResponse:
-        raise reranker_not_configured("model")
+        ranked = await self._retrieval.rerank(
+            request.query, request.documents, model=request.model, top_n=request.top_n
+        )
+        return pb.RerankResponse(
+            results=[
+                pb.RerankResult(index=index, relevance_score=score)
+                for index, score in ranked.places
+            ],
+            model=ranked.model,
+            tokens=ranked.tokens,
+        )
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         matrix = await self._retrieval.score(request.sentences, request.passages)
@@ -91,18 +103,40 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             raise InvalidArgument(
                 "DOCUMENT_INVALID", "The stream opens with a header.", field="header"
             )
-        caller = current_caller()
+        caller, header = current_caller(), opening.header
         indexing = Indexing(
-            self._retrieval, caller.tenant, opening.header.collection, caller.attributes
+            self._retrieval,
+            caller.tenant,
+            _key(header.collection).name,
+            caller.attributes,
+            messages.origin(header.origin) if header.HasField("origin") else None,
         )
         try:
             async for outcome in indexing.run(messages.frames(frames)):
                 yield pb.IndexDocumentsResponse(
-                    id=outcome.id, chunks=outcome.chunks, status=messages.STATUSES[outcome.status]
+                    id=outcome.id,
+                    chunks=outcome.chunks,
+                    status=messages.STATUSES[outcome.status],
+                    embedded_chunks=indexing.embedded_chunks,
                 )
         except RagmeshError:
             await _drain(frames)
             raise
+
+    async def ExportDocuments(
+        self, request: pb.ExportDocumentsRequest, context: Context
+    ) -> AsyncIterator[pb.ExportDocumentsResponse]:
+        caller = current_caller()
+        exported = export(
+            self._retrieval,
+            caller.tenant,
+            request.collection,
+            after=request.after,
+            generation=request.generation,
+            attributes=caller.attributes,
+        )
+        async for frame in exported:
+            yield messages.export_response(frame, self._languages)
 
     async def CheckDocuments(
         self, request: pb.CheckDocumentsRequest, context: Context
@@ -152,11 +186,20 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             chunks=[messages.passage(one, 0.0) for one in chunks], next_page_token=token
         )
 
+    async def MoveDocument(
+        self, request: pb.MoveDocumentRequest, context: Context
+    ) -> pb.MoveDocumentResponse:
+        attributes = current_caller().attributes
+        key = _key(request.collection)
+        document = await move(self._retrieval, key, messages.move(request), attributes)
+        return pb.MoveDocumentResponse(document=messages.document(document))
+
     async def DeleteDocument(
         self, request: pb.DeleteDocumentRequest, context: Context
     ) -> pb.DeleteDocumentResponse:
-        chunks = await self._store.delete_document(
-            _key(request.collection), request.id, current_caller().attributes
+        caller = current_caller()
+        chunks = await self._retrieval.delete_document(
+            caller.tenant, request.collection, request.id, caller.attributes
         )
         return pb.DeleteDocumentResponse(chunks=chunks)
 
@@ -197,11 +240,26 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             next_page_token=token,
         )
 
+    async def ReindexCollection(
+        self, request: pb.ReindexCollectionRequest, context: Context
+    ) -> AsyncIterator[pb.ReindexCollectionResponse]:
+        caller = current_caller()
+        reindexing = Reindexing(
+            self._retrieval,
+            caller.tenant,
+            request.name,
+            force=request.force,
+            attributes=caller.attributes,
+        )
+        async for progress in reindexing.run():
+            yield messages.progress(progress, self._languages)
+
     async def DeleteCollection(
         self, request: pb.DeleteCollectionRequest, context: Context
     ) -> pb.DeleteCollectionResponse:
-        documents = await self._store.delete_collection(
-            _key(request.name), current_caller().attributes
+        caller = current_caller()
+        documents = await self._retrieval.delete_collection(
+            caller.tenant, request.name, caller.attributes
         )
         return pb.DeleteCollectionResponse(documents=documents)
 
@@ -242,7 +300,21 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             languages=facts.languages,
             owned_by=facts.owned_by,
         )
-        return pb.ListModelsResponse(models=[model])
+        if self._retrieval.reranking is None:
+            return pb.ListModelsResponse(models=[model])
+        reranker = self._retrieval.reranking.reranker.facts
+        also = pb.Model(
+            id=reranker.name,
+            aliases=[
+                DEFAULT_RERANKER_ALIAS,
+                *([reranker.id] if reranker.id != reranker.name else []),
+            ],
+            kind=pb.MODEL_KIND_RERANKER,
+            max_tokens=reranker.max_tokens,
+            languages=reranker.languages,
+            owned_by=reranker.owned_by,
+        )
+        return pb.ListModelsResponse(models=[model, also])
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
@@ -251,7 +323,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
 
 
 def _key(collection: str) -> ports.CollectionKey:
-    return ports.CollectionKey(current_caller().tenant, collection)
+    return visible(current_caller().tenant, collection)
 
 
 async def _drain(requests: AsyncIterator[pb.IndexDocumentsRequest]) -> None:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 
-from services.runtime.settings import RuntimeSettings
+from services.runtime.settings import RuntimeSettings, Seconds
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -37,6 +37,46 @@ class RetrieveSettings(RuntimeSettings):
     """Inputs that may wait; more are refused with ENCODER_BUSY."""
     query_cache: Annotated[int, Field(ge=0)] = 4096
     """Query embeddings that are kept."""
+
+    reranker_backend: str = Field(
+        "", validation_alias=AliasChoices("RAGMESH_RERANKER_BACKEND", "RERANKER_BACKEND")
+    )
+    """What reranks: `cross-encoder` (torch), `onnx`, `cohere` (any server of that shape), `vllm`,
+    `tei`, `nim`; empty: nothing does."""
+    reranker_model: str = Field(
+        "", validation_alias=AliasChoices("RAGMESH_RERANKER_MODEL", "RERANKER_MODEL")
+    )
+    """A cross-encoder's folder or hub id; of a server, the model's name there."""
+    reranker_url: str = Field(
+        "", validation_alias=AliasChoices("RAGMESH_RERANKER_URL", "RERANKER_URL")
+    )
+    """Where a server is, such as ``http://reranker:8000/v1``; its route is added where it is not
+    named. Empty: Cohere's own, for `cohere`."""
+    reranker_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=AliasChoices("RAGMESH_RERANKER_API_KEY", "RERANKER_API_KEY")
+    )
+    """A server's key, where it wants one."""
+    reranker_languages: tuple[str, ...] = ()
+    """Languages that the reranker reads, as a JSON list; empty: as its model card says, else all. A
+    query in another language is answered without it."""
+    reranker_device: str = "cpu"
+    """Device as torch names it: ``cpu``, ``cuda``, ``cuda:1``."""
+    reranker_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """auto: with torch bfloat16 where the processor computes in it, else float32. int8: with `onnx`
+    only."""
+    reranker_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of a forward pass; 0: as many as cores, at most 4."""
+    reranker_max_tokens: Annotated[int, Field(ge=0)] = 512
+    """Tokens of a query and a text together, past which they are cut; 0: as the model has it."""
+    reranker_batch_tokens: Count = 4096
+    """Tokens of a forward pass, padding included."""
+    reranker_queue: Count = 4096
+    """Pairs that may wait; more are refused with RERANKER_BUSY."""
+    rerank_depth: Annotated[int, Field(ge=1, le=200)] = 50
+    """Candidates of a search that are reranked, where it does not say; at least as many as hits."""
+    rerank_budget: Seconds = 2.0
+    """Seconds that a search waits for the reranker, and no longer than its caller waits; then the
+    hits keep the order of the arms."""
 
     vector_url: str = Field(
         "edge://", validation_alias=AliasChoices("RAGMESH_VECTOR_URL", "VECTOR_URL")

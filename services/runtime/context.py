@@ -54,6 +54,12 @@ def require_tenant() -> str:
     return current_caller().tenant
 
 
+def current_tenant() -> str:
+    """The tenant of the running call, or an empty string where none is known."""
+    caller = _caller.get()
+    return caller.tenant if caller else ""
+
+
 def current_request_id() -> str:
     """The id of the running call, or an empty string outside one."""
     caller = _caller.get()

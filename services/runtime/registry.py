@@ -1,5 +1,6 @@
 """Adapters by name: only the chosen one is imported."""
 
+import importlib
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -41,3 +42,22 @@ def resolve(
             "NOT_IN_THIS_VERSION", f"{what} {name!r} is not in this version; it has: {known}."
         )
     raise InvalidArgument("UNKNOWN_NAME", f"{what} {name!r} is not known; known are: {known}.")
+
+
+def package(name: str, what: str) -> Any:
+    """A package that an adapter needs and its module does not import, because the module is read
+    where the package is not installed.
+
+    Args:
+        name: the module, such as ``llama_cpp``.
+        what: who needs it, for the message, such as ``model provider 'llamacpp'``.
+
+    Raises:
+        FailedPrecondition: PACKAGE_MISSING.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            "PACKAGE_MISSING", f"{what} needs the package {error.name!r}, which is not installed."
+        ) from error

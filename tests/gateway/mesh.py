@@ -13,7 +13,14 @@ from ragmesh.preprocess.v1 import preprocess_pb2, preprocess_pb2_grpc
 from ragmesh.retrieve.v1 import retrieve_pb2, retrieve_pb2_grpc
 from ragmesh.type.v1 import chat_pb2, passage_pb2
 from services.runtime.context import current_caller
-from services.runtime.errors import AlreadyExists, InvalidArgument, NotFound, RagmeshError
+from services.runtime.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    RagmeshError,
+)
 
 TOKENIZER = b'{"model": "fake"}' * 10_000
 TOKENIZER_ID = "ab" * 32
@@ -186,8 +193,19 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
     answer: retrieve_pb2.SearchResponse | None = None
     """Of every search; None for `found` with ranks."""
     embeds: list[retrieve_pb2.EmbedRequest] = field(default_factory=list)
+    reranks: list[retrieve_pb2.RerankRequest] = field(default_factory=list)
+    reranker: bool = True
+    reranked: retrieve_pb2.Reranking | None = None
+    """What searches that ask for it say of the reranker; their hits are turned round then."""
+    rerank_tokens: int = 12
     collections: dict[tuple[str, str], dict] = field(default_factory=dict)
     callers: list = field(default_factory=list)
+    headers: list[retrieve_pb2.IndexHeader] = field(default_factory=list)
+    exports: list[retrieve_pb2.ExportDocumentsRequest] = field(default_factory=list)
+    torn: str = ""
+    """A document that changes while it is exported."""
+    reindexed: list[retrieve_pb2.ReindexCollectionRequest] = field(default_factory=list)
+    moves: list[retrieve_pb2.MoveDocumentRequest] = field(default_factory=list)
     tokenizers_sent: int = 0
     gate: asyncio.Event | None = None
     running: asyncio.Event = field(default_factory=asyncio.Event)
@@ -224,12 +242,31 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
             retrieve_pb2.Hit(passage=each, dense_rank=rank)
             for rank, each in enumerate(self.found, start=1)
         ]
+        if request.rerank and self.reranked is not None:
+            for place, hit in enumerate(hits):
+                hit.rerank_score = (place + 1) / 10
+            return retrieve_pb2.SearchResponse(hits=hits[::-1], rerank=self.reranked)
         return retrieve_pb2.SearchResponse(hits=hits)
 
     async def Embed(self, request, context):
         self.embeds.append(request)
         values = [retrieve_pb2.Embedding(values=[0.5, -0.25]) for _ in request.inputs]
         return retrieve_pb2.EmbedResponse(embeddings=values, model="fake-encoder", tokens=4)
+
+    async def Rerank(self, request, context):
+        self.reranks.append(request)
+        if not self.reranker:
+            raise FailedPrecondition(
+                "RERANKER_NOT_CONFIGURED", "No reranker is configured.", field="model"
+            )
+        lengths = sorted(enumerate(map(len, request.documents)), key=lambda one: -one[1])
+        results = [
+            retrieve_pb2.RerankResult(index=index, relevance_score=length / 100)
+            for index, length in lengths[: request.top_n or None]
+        ]
+        return retrieve_pb2.RerankResponse(
+            results=results, model="fake-reranker", tokens=self.rerank_tokens
+        )
 
     async def CheckDocuments(self, request, context):
         known = self.documents(request.collection)
@@ -248,6 +285,7 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
             match request.WhichOneof("frame"):
                 case "header":
                     known = self.documents(request.header.collection)
+                    self.headers.append(request.header)
                 case "document":
                     document, chunks = request.document, []
                 case "chunks":
@@ -271,9 +309,62 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
                     else retrieve_pb2.INDEX_STATUS_INDEXED
                 )
                 yield retrieve_pb2.IndexDocumentsResponse(
-                    id=document.id, chunks=len(chunks), status=status
+                    id=document.id,
+                    chunks=len(chunks),
+                    status=status,
+                    embedded_chunks=sum(not chunk.vector for chunk in chunks),
                 )
                 document = None
+
+    async def ExportDocuments(self, request, context):
+        self.exports.append(request)
+        frame = retrieve_pb2.ExportDocumentsResponse
+        header = retrieve_pb2.ExportHeader(
+            collection=self.collection(request.collection), generation="g-1", profile="{}"
+        )
+        yield frame(header=header)
+        for id, (document, chunks) in sorted(self.documents(request.collection).items()):
+            if id > request.after:
+                if id == self.torn:
+                    raise Aborted("DOCUMENT_CHANGED", "It was changed meanwhile.", field="id")
+                facts = retrieve_pb2.IndexDocument(
+                    id=id,
+                    title=document.title,
+                    source=document.source,
+                    metadata=document.metadata,
+                    content_hash=document.content_hash,
+                    chunk_count=document.chunks,
+                    bytes=document.bytes,
+                    access=document.access,
+                )
+                yield frame(document=facts)
+                yield frame(chunks=retrieve_pb2.IndexChunks(chunks=chunks))
+
+    async def ReindexCollection(self, request, context):
+        total = len(self.documents(request.name))
+        self.reindexed.append(request)
+        for number in range(total):
+            yield retrieve_pb2.ReindexCollectionResponse(documents=number, total_documents=total)
+        yield retrieve_pb2.ReindexCollectionResponse(
+            documents=total,
+            total_documents=total,
+            embedded_chunks=5,
+            collection=self.collection(request.name),
+            reindexed=True,
+        )
+
+    async def MoveDocument(self, request, context):
+        self.moves.append(request)
+        document = self.document(request.collection, request.id)
+        known = self.documents(request.collection)
+        _, chunks = known.pop(request.id)
+        document.id = request.new_id or request.id
+        if request.HasField("title"):
+            document.title = request.title
+        if request.HasField("metadata"):
+            document.metadata.CopyFrom(request.metadata)
+        known[document.id] = (document, chunks)
+        return retrieve_pb2.MoveDocumentResponse(document=document)
 
     async def GetDocument(self, request, context):
         document = self.document(request.collection, request.id)
@@ -369,7 +460,14 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
         model = retrieve_pb2.Model(
             id="fake-encoder", aliases=["default-embedding"], owned_by="fake"
         )
-        return retrieve_pb2.ListModelsResponse(models=[model])
+        reranker = retrieve_pb2.Model(
+            id="fake-reranker",
+            aliases=["default-reranker"],
+            owned_by="fake",
+            kind=retrieve_pb2.MODEL_KIND_RERANKER,
+        )
+        models = [model, reranker] if self.reranker else [model]
+        return retrieve_pb2.ListModelsResponse(models=models)
 
     async def GetServerInfo(self, request, context):
         return retrieve_pb2.GetServerInfoResponse(

@@ -18,6 +18,7 @@ ROUTES = (
     "/v1/completions",
     "/v1/embeddings",
     "/v1/embed",
+    "/v1/rerank",
     "/v1/generate",
     "/v1/summarize",
     "/v1/collections",
@@ -114,8 +115,30 @@ async def test_bodies(gateway, path):
                 "highlights": 3,
                 "neighbors": 11,
                 "explain": "why",
+                "rerank": "yes please",
+                "rerank_depth": 201,
             }.items()
         ),
+        *(
+            ("/v1/rerank", {"query": "x", "documents": ["y"], name: value}, param, code)
+            for name, value, param, code in (
+                ("query", "", "query", "field_invalid"),
+                ("query", "x" * 8001, "query", "field_invalid"),
+                ("documents", [], "documents", "field_invalid"),
+                ("documents", ["x"] * 1001, "documents", "field_invalid"),
+                ("documents", [{"text": "x", "id": 1}], "documents[0].id", "unknown_field"),
+                (
+                    "documents",
+                    ["x" * 3000] * 999 + ["x" * 99_999] * 2,
+                    "documents",
+                    "field_invalid",
+                ),
+                ("documents", ["語" * 1100] * 1000, "documents", "input_too_long"),
+                ("top_n", 0, "top_n", "field_invalid"),
+                ("rank_fields", [], "rank_fields", "unknown_field"),
+            )
+        ),
+        ("/v1/rerank", {"query": "x"}, "documents", "field_required"),
         ("/v1/search", {"collection": "docs", "queries": []}, "queries", "field_invalid"),
         ("/v1/search", {"collection": "docs", "queries": ["x"] * 9}, "queries", "field_invalid"),
         ("/v1/search", {"collection": "docs", "queries": ["x", ""]}, "queries[1]", "field_invalid"),
@@ -225,6 +248,7 @@ async def test_tokens(gateway):
         ("POST", "/v1/search", "chat"),
         ("POST", "/v1/chat/completions", "search"),
         ("POST", "/v1/embeddings", "chat"),
+        ("POST", "/v1/rerank", "chat"),
         ("GET", "/v1/models", "chat"),
         ("GET", "/v1/collections", "documents:write"),
         ("POST", "/v1/collections", "documents:read"),

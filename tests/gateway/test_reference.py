@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
-from gateway import docs, hits, schemas, views
+from gateway import docs, hits, reranking, schemas, views
 from gateway.app import routes
 from gateway.filters import to_filter
 from gateway.openapi import api_routes, body_of, scopes_of
@@ -11,6 +11,8 @@ from ragmesh.gateway.v1 import gateway_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2
 from ragmesh.type.v1 import passage_pb2
 from services.runtime.errors import InvalidArgument
+
+ANSWERED = gateway_pb2.QueryResponse(rerank=retrieve_pb2.Reranking())
 
 
 def test_reference_is_in_sync():
@@ -30,14 +32,16 @@ def test_every_body_is_in_the_document():
         body = body_of(route)
         if body is not None:
             assert body.__name__ in document["components"]["schemas"]
-            operation = document["paths"][route.path_format]["post"]
+            (method,) = sorted(route.methods or ())
+            operation = document["paths"][route.path_format][method.lower()]
             assert "requestBody" in operation
 
 
 @pytest.mark.parametrize(
     ("view", "made"),
     [
-        (schemas.AnswerView, views.answer(gateway_pb2.QueryResponse())),
+        (schemas.AnswerView, views.answer(ANSWERED)),
+        (schemas.RerankingView, reranking.reranking(retrieve_pb2.Reranking())),
         (schemas.CitationView, views.citation(passage_pb2.Citation())),
         (hits.HitView, views.hit(retrieve_pb2.Hit())),
         (schemas.CollectionView, views.collection(retrieve_pb2.Collection())),

@@ -108,6 +108,7 @@ async def test_a_token_uses_the_models_it_names_and_sees_no_other(gateway, model
         ("/v1/generate", {"text": "x"}),
         ("/v1/summarize", {"text": "x"}),
         ("/v1/embeddings", {"input": "x"}),
+        ("/v1/rerank", {"query": "x", "documents": ["y"]}),
         ("/v1/embed", {"text": "x"}),
     ):
         response = await client.post(path, json=body, headers=headers)

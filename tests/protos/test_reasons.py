@@ -21,9 +21,18 @@ AT_START = {
     "VECTOR_URL_INVALID",
     "PARSER_NOT_STARTED",
     "ENCODER_UNREADABLE",
+    "RERANKER_UNREADABLE",
+    "DEVICE_MISSING",
+    "PACKAGE_MISSING",
     "DATA_IN_USE",
     "DATA_TOO_NEW",
     "DATA_UNREADABLE",
+    "NOT_IN_THIS_VERSION",
+    "SETTING_REQUIRED",
+    "UNKNOWN_NAME",
+    "MODEL_NAME_REQUIRED",
+    "URL_INVALID",
+    "CA_FILE_UNREADABLE",
 }
 # Raised by what infer's registry of models will be; its service is not served yet.
 PLANNED = {"admin.proto"}

@@ -1,31 +1,37 @@
-"""Engines. Adding one is a module here and a line in REGISTRY."""
+"""Engines. Adding one is a module here and a line in REGISTRY.
+
+A row's class has `Settings`, an EngineSettings whose ``env_prefix`` is ``RAGMESH_<PROVIDER>_``, and
+``from_settings(settings)``, and satisfies the port Engine. Its module is imported wherever the
+settings of all providers are read, so it imports without its vendor's package: that is loaded in
+`ready`, or by `services.runtime.registry.package` in ``from_settings``.
+"""
 
 from collections.abc import Mapping
 
 REGISTRY: Mapping[str, str] = {
+    "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
-    "nim": "services.infer.adapters.openai:OpenAIEngine",
+    "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
+    "nim": "services.infer.adapters.nim:NimEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
-    "vllm": "services.infer.adapters.openai:OpenAIEngine",
+    "sglang": "services.infer.adapters.sglang:SglangEngine",
+    "tgi": "services.infer.adapters.tgi:TgiEngine",
+    "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
+    "transformers": "services.infer.adapters.transformers:TransformersEngine",
+    "vllm": "services.infer.adapters.vllm:VllmEngine",
+    "vllm-local": "services.infer.adapters.vllm_local:VllmLocalEngine",
 }
-"""Provider -> class with ``from_settings(provider, settings)``; only the chosen are imported."""
+"""Provider -> its engine's class."""
 
 PLANNED = frozenset(
     {
         "aira",
         "anthropic",
-        "azure",
         "litellm",
-        "llamacpp",
         "ollama",
-        "sglang",
-        "tgi",
-        "transformers",
         "triton",
-        "trtllm",
         "vllm-grpc",
-        "vllm-local",
     }
 )
 """Providers that a later version brings: asking for one stops the start and says so."""

@@ -5,6 +5,8 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
 
+from pydantic_settings import SettingsConfigDict
+
 from services.infer.extraction.answers import AnswerSentence, answer
 from services.infer.extraction.phrases import NO_ANSWER, NO_ANSWER_IN_TEXT, NO_TEXT, phrase
 from services.infer.extraction.summaries import summarize
@@ -21,7 +23,7 @@ from services.infer.ports import (
     Task,
     Usage,
 )
-from services.infer.settings import InferSettings
+from services.infer.settings import EngineSettings
 from services.infer.tokens import estimate_tokens
 from services.text.language import detect_language
 from services.text.sentences import split_sentences
@@ -51,15 +53,31 @@ _MIN_TEXT = 24
 T = TypeVar("T")
 
 
+class ExtractiveSettings(EngineSettings):
+    """The engine without a model."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGMESH_EXTRACTIVE_")
+
+
 class ExtractiveEngine:
     """Answers from passages, summarises, and says plainly when it has nothing to go on."""
 
+    Settings = ExtractiveSettings
+
     @classmethod
-    def from_settings(cls, provider: str, settings: InferSettings) -> "ExtractiveEngine":
+    def from_settings(cls, settings: ExtractiveSettings) -> "ExtractiveEngine":
         return cls()
 
-    def capabilities(self) -> Capabilities:
-        return Capabilities(streaming=True, seed=True, reads_tasks=True)
+    def capabilities(self, model: str = "") -> Capabilities:
+        # It samples nothing: whatever bends the choice of tokens changes nothing either.
+        return Capabilities(
+            seed=True,
+            top_k=True,
+            penalties=True,
+            logit_bias=True,
+            completions=True,
+            reads_tasks=True,
+        )
 
     async def models(self) -> Sequence[ModelInfo]:
         return (ModelInfo(MODEL, owned_by="ragmesh"),)

@@ -1,7 +1,7 @@
 """Requests and chunks of OpenAI's protocol."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from services.infer.ports import (
@@ -26,6 +26,7 @@ _OURS = frozenset({"model", "messages", "prompt", "stream", "stream_options", "n
 _FINISHES: Mapping[str, FinishReason] = {
     "stop": FinishReason.STOP,
     "eos_token": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
     "length": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
     "tool_calls": FinishReason.TOOL_CALLS,
@@ -35,7 +36,8 @@ _FINISHES: Mapping[str, FinishReason] = {
 
 
 def body_of(request: GenerateRequest) -> dict[str, Any]:
-    """The JSON body: always streamed, so that a cancel reaches the engine at once."""
+    """The JSON body: always streamed, so that a cancel reaches the engine at once. What the
+    protocol itself does not have (a guide, going on with a message) is for the dialects."""
     body: dict[str, Any] = {k: v for k, v in request.extra.items() if k not in _OURS}
     body |= {
         "model": request.model,
@@ -45,39 +47,70 @@ def body_of(request: GenerateRequest) -> dict[str, Any]:
     if request.task is Task.COMPLETE:
         body["prompt"] = request.text
     else:
-        body["messages"] = [_message(message) for message in request.messages]
+        body["messages"] = messages_of(request)
     if request.n > 1:
         body["n"] = request.n
     body |= _sampling(request) | _logprobs(request) | _tools(request) | _format(request)
     return body
 
 
-def events_of(chunk: Mapping[str, Any]) -> Iterator[EngineEvent]:
-    """The events of one chunk; a chunk with the role alone has none.
+def messages_of(request: GenerateRequest) -> list[dict[str, Any]]:
+    """The messages as the protocol has them."""
+    return [_message(message) for message in request.messages]
+
+
+def events_of(chunk: Mapping[str, Any]) -> list[EngineEvent]:
+    """The events of one chunk; a chunk with the role alone has none. A whole message, from a
+    server that does not stream, counts as a chunk.
 
     Raises:
         TypeError, KeyError, ValueError, AttributeError: it is not a chunk of this protocol.
     """
+    events: list[EngineEvent] = []
     for choice in chunk.get("choices") or ():
-        index = int(choice.get("index") or 0)
-        delta = choice.get("delta") or {}
-        text = delta.get("content") or delta.get("refusal") or choice.get("text") or ""
-        calls = tuple(_call_delta(call) for call in delta.get("tool_calls") or ())
+        index = choice.get("index") or 0
+        delta = choice.get("delta")
+        if delta is None:
+            delta = _whole(choice.get("message")) if "message" in choice else choice
+        text = delta.get("content") or delta.get("text") or delta.get("refusal") or ""
+        calls = delta.get("tool_calls")
         reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-        logprobs = _token_logprobs(choice.get("logprobs"))
+        logprobs = choice.get("logprobs")
         if text or calls or reasoning or logprobs:
-            yield Delta(str(text), index, calls, str(reasoning), logprobs)
+            made = Delta(
+                text if type(text) is str else _text(text),
+                int(index),
+                tuple(_call_delta(call) for call in calls) if calls else (),
+                str(reasoning),
+                _token_logprobs(logprobs) if logprobs else (),
+            )
+            events.append(made)
         reason = choice.get("finish_reason")
         if reason:
-            yield Finish(_FINISHES.get(reason, FinishReason.STOP), index)
+            events.append(Finish(_FINISHES.get(reason, FinishReason.STOP), int(index)))
     usage = chunk.get("usage")
     if usage:
         details = usage.get("prompt_tokens_details") or {}
-        yield Usage(
-            int(usage.get("prompt_tokens") or 0),
-            int(usage.get("completion_tokens") or 0),
-            int(details.get("cached_tokens") or 0),
+        events.append(
+            Usage(
+                int(usage.get("prompt_tokens") or 0),
+                int(usage.get("completion_tokens") or 0),
+                int(details.get("cached_tokens") or 0),
+            )
         )
+    return events
+
+
+def _whole(message: Any) -> dict[str, Any]:
+    calls = message.get("tool_calls") or ()
+    return {**message, "tool_calls": [{"index": i, **call} for i, call in enumerate(calls)]}
+
+
+def _text(content: Any) -> str:
+    """Content in parts, as some servers answer."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content)
+    return str(content)
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -184,8 +217,6 @@ def _call_delta(call: Mapping[str, Any]) -> ToolCallDelta:
 
 def _token_logprobs(logprobs: Any) -> tuple[TokenLogprob, ...]:
     """Of a chat's shape ``{"content": [...]}``, or of a completion's parallel lists."""
-    if not logprobs:
-        return ()
     if "tokens" in logprobs:
         return _parallel_logprobs(logprobs)
     return tuple(

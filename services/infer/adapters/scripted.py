@@ -6,7 +6,9 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
+
+from pydantic_settings import SettingsConfigDict
 
 from services.infer.ports import (
     Capabilities,
@@ -16,12 +18,13 @@ from services.infer.ports import (
     FinishReason,
     FormatType,
     GenerateRequest,
+    GuideKind,
     ModelInfo,
     TokenLogprob,
     ToolCallDelta,
     Usage,
 )
-from services.infer.settings import InferSettings
+from services.infer.settings import EngineSettings
 from services.infer.tokens import estimate_tokens
 from services.runtime.errors import (
     DeadlineExceeded,
@@ -33,6 +36,7 @@ from services.runtime.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from services.runtime.settings import Seconds
 
 MODEL = "script"
 DIRECTIVES = "scripted"
@@ -95,8 +99,27 @@ class Script:
         return replace(self, **changes)
 
 
+class ScriptedSettings(EngineSettings):
+    """The test double, for trying failures out."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGMESH_SCRIPTED_")
+
+    text: str = "This answer comes from a script."
+    """What it answers."""
+    first_delay: Seconds = 0.0
+    """Seconds before the first delta."""
+    delay: Seconds = 0.0
+    """Seconds between deltas."""
+    mode: Literal["", "fail", "cut", "hang"] = ""
+    """fail: before the first delta; cut: break off in the middle; hang: never go on."""
+    reason: str = "ENGINE_UNAVAILABLE"
+    """Reason of the failure."""
+
+
 class ScriptedEngine:
     """Plays a script. `started`, `finished` and `aborted` count its generations."""
+
+    Settings = ScriptedSettings
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -105,26 +128,34 @@ class ScriptedEngine:
         self.aborted = 0
 
     @classmethod
-    def from_settings(cls, provider: str, settings: InferSettings) -> "ScriptedEngine":
+    def from_settings(cls, settings: ScriptedSettings) -> "ScriptedEngine":
         return cls(
             Script(
-                text=settings.scripted_text,
-                first_delay=settings.scripted_first_delay,
-                delay=settings.scripted_delay,
-                mode=settings.scripted_mode,
-                reason=settings.scripted_reason,
+                text=settings.text,
+                first_delay=settings.first_delay,
+                delay=settings.delay,
+                mode=settings.mode,
+                reason=settings.reason,
             )
         )
 
-    def capabilities(self) -> Capabilities:
+    def capabilities(self, model: str = "") -> Capabilities:
         return Capabilities(
             tools=True,
+            tool_choice=True,
+            parallel_tool_calls=True,
             json_object=True,
             json_schema=True,
+            guides=frozenset(GuideKind),
             logprobs=True,
             multiple_choices=True,
             vision=True,
             seed=True,
+            top_k=True,
+            penalties=True,
+            logit_bias=True,
+            completions=True,
+            prefill=True,
             reads_tasks=True,
         )
 

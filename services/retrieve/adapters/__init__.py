@@ -15,7 +15,15 @@ ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
     "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
 }
-RERANKERS: dict[str, str] = {}
+RERANKERS = {
+    "cohere": "services.retrieve.adapters.remote_rerankers:cohere",
+    "cross-encoder": "services.retrieve.adapters.cross_encoder:reranker",
+    "nim": "services.retrieve.adapters.remote_rerankers:nim",
+    "onnx": "services.retrieve.adapters.onnx_cross_encoder:reranker",
+    "tei": "services.retrieve.adapters.remote_rerankers:tei",
+    "vllm": "services.retrieve.adapters.remote_rerankers:vllm",
+}
+"""Each makes a `Reranker` of the settings."""
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
 PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})

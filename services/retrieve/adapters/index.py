@@ -382,10 +382,10 @@ class Index:
         changes: list[Callable[[], None]] = []
         with self._catalog.transaction():
             self._catalog.forget_orphans(state.removed)
-            for one in staged:
-                outcomes.append(self._publish(state, one, replaced, changes))
             for document_id, content_hash in removing:
                 self._remove(state, document_id, content_hash, replaced, changes)
+            for one in staged:
+                outcomes.append(self._publish(state, one, replaced, changes))
         state.removed.clear()
         for change in changes:
             change()

@@ -9,6 +9,6 @@ from tests.contract.retrieve.test_store import *  # noqa: F403
 
 
 @pytest.fixture
-def open_store(tmp_path):
+def open_store(tmp_path):  # type: ignore[no-redef]
     """Opens the store with so low a bound that nearly every publication makes a run."""
     return lambda **options: EdgeStore("", tmp_path, merge_points=4, **options)

@@ -9,16 +9,18 @@ from prometheus_client import REGISTRY as METRICS
 from ragmesh.infer.v1 import infer_pb2 as pb
 from ragmesh.infer.v1 import infer_pb2_grpc
 from ragmesh.type.v1 import chat_pb2, passage_pb2
-from services.infer.__main__ import provider
-from services.infer.adapters.openai import OpenAIEngine
 from services.infer.adapters.scripted import Script, ScriptedEngine
 from services.infer.admission import Admission
 from services.infer.core import Inference, Provider
+from services.infer.providers import build_provider
 from services.infer.servicer import InferServicer
 from services.infer.settings import InferSettings
 from services.runtime.status import error_from_rpc
 from services.runtime.testing import serve_for_test
-from tests.unit.infer.openai_server import TEXT, openai_server
+from tests.contract.infer import rig
+from tests.contract.infer.scripted_http import running
+from tests.contract.infer.servers.openai import TEXT
+from tests.contract.infer.servers.vllm import VllmServer
 from tests.until import until
 
 
@@ -39,13 +41,12 @@ def asked(**fields):
 async def mesh():
     """A scripted default, the extractive engine and a server of OpenAI's protocol."""
     engine = ScriptedEngine(Script("One two three"))
-    async with openai_server() as server:
-        client = OpenAIEngine(server.url)
+    async with running(VllmServer()) as server:
         inference = Inference(
             {
                 "scripted": Provider("scripted", engine, Admission(2, 0)),
-                "extractive": provider("extractive", InferSettings()),
-                "vllm": Provider("vllm", client, Admission(4, 4)),
+                "extractive": build_provider("extractive", InferSettings()),
+                "vllm": build_provider("vllm", InferSettings(), server.settings),
             }
         )
         add = infer_pb2_grpc.add_InferServiceServicer_to_server
@@ -86,7 +87,7 @@ async def test_a_server_behind_the_mesh_answers(mesh):
     events = [event async for event in stub.Generate(asked(model="vllm/tiny"))]
     assert "".join(event.delta.text for event in events) == "".join(TEXT)
     assert (events[-1].usage.completion_tokens, events[-1].usage.estimated) == (15, False)
-    assert server.requests[0]["messages"] == [{"role": "user", "content": "hi"}]
+    assert server.generations[0]["messages"] == [{"role": "user", "content": "hi"}]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ async def test_a_cancelled_call_aborts_the_engine(mesh):
     await until(lambda: _count("ragmesh_infer_aborted_total", provider="scripted") == before + 1)
     assert _count("ragmesh_infer_in_flight", provider="scripted") == 0
 
-    server.mode = "silent"
+    server.behave(rig.STALL)
     call = stub.Generate(asked(model="vllm/tiny"))
     await until(lambda: server.running == 1)
     call.cancel()

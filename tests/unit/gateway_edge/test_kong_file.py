@@ -158,6 +158,8 @@ def test_sizes_fit_the_gateways_own(document):
         return size.bytes
 
     assert most("POST", "/v1/collections/a/documents") == settings.max_upload_bytes
+    assert most("POST", "/v1/collections/a/import") == settings.max_upload_bytes
+    assert most("POST", "/v1/collections/a/reindex") == settings.max_json_bytes
     assert most("POST", "/v1/query") == settings.max_json_bytes
     assert most("POST", "/v1/collections/a/documents/x") == settings.max_json_bytes
 

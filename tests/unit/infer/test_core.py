@@ -34,8 +34,8 @@ class FakeChat:
         self._events = events or (Delta("said"), Finish(), Usage(3, 1))
         self._models = [ModelInfo(name, context) for name in names]
 
-    def capabilities(self):
-        return Capabilities()
+    def capabilities(self, model=""):
+        return Capabilities(lists_all=False)
 
     async def models(self):
         return self._models

@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
 
-import httpx
 import pytest
 
-from services.infer.adapters.openai import OpenAIEngine
+from services.infer.adapters.failures import STATUSES
+from services.infer.adapters.openai import OpenAIEngine, OpenAISettings
 from services.infer.adapters.openai_body import body_of
-from services.infer.adapters.openai_errors import CODES, STATUSES, error_of
+from services.infer.adapters.openai_errors import CODES, OPENAI_ERRORS
+from services.infer.adapters.vllm import VllmEngine
 from services.infer.ports import (
     ContentPart,
     Delta,
@@ -18,7 +19,6 @@ from services.infer.ports import (
     ResponseFormat,
     Role,
     Sampling,
-    Task,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -28,7 +28,9 @@ from services.infer.ports import (
     text_message,
 )
 from services.runtime.errors import RagmeshError
-from tests.unit.infer.openai_server import MODEL, TEXT, openai_server
+from tests.contract.infer.scripted_http import ScriptedServer, running
+from tests.contract.infer.servers.openai import KEY, MODEL, TEXT, OpenAIServer, whole
+from tests.contract.infer.servers.vllm import VllmServer
 
 CHAT = GenerateRequest(model=MODEL, messages=(text_message(Role.USER, "hi"),), timeout=5.0)
 # Reasons that the contract of Generate names.
@@ -36,7 +38,9 @@ REASONS = {
     "PARAMETER_INVALID",
     "PARAMETER_UNSUPPORTED",
     "CONTEXT_LENGTH_EXCEEDED",
+    "CONTENT_FILTERED",
     "MODEL_NOT_FOUND",
+    "ENGINE_QUOTA_EXCEEDED",
     "ENGINE_AUTHENTICATION_FAILED",
     "ENGINE_RATE_LIMITED",
     "ENGINE_UNAVAILABLE",
@@ -53,18 +57,24 @@ async def run(engine, request=CHAT):
         await engine.aclose()
 
 
-def scripted(*blocks, status=200, headers=None):
-    """An engine whose transport answers with these blocks of bytes."""
+class Canned(ScriptedServer):
+    """Sends the bytes that it is given, whatever is asked."""
 
-    async def stream():
-        for block in blocks:
-            yield block
+    def __init__(self, *blocks, kind="text/event-stream"):
+        super().__init__()
+        self.blocks, self.kind = blocks, kind
 
-    def handle(request):
-        kind = {"content-type": "text/event-stream"}
-        return httpx.Response(status, content=stream(), headers=headers or kind)
+    def start(self):
+        self.settings = OpenAISettings(url=f"{self.url}/v1")
 
-    return OpenAIEngine("http://engine/v1", transport=httpx.MockTransport(handle))
+    async def answer(self, asked, reply):
+        await reply.raw(self.blocks, self.kind)
+
+
+async def canned(*blocks, kind="text/event-stream"):
+    """The events that an engine makes of these blocks of bytes."""
+    async with running(Canned(*blocks, kind=kind)) as server:
+        return await run(OpenAIEngine(server.settings))
 
 
 def sse(*chunks):
@@ -78,87 +88,50 @@ def chunk(delta, finish=None, **more):
 DONE = b"data: [DONE]\n\n"
 
 
-async def test_a_stream_from_a_real_server():
-    async with openai_server() as server:
-        events = await run(OpenAIEngine(server.url, api_key="k"))
-    assert events == [*map(Delta, TEXT), Finish(), Usage(7, 15)]
-    (request,) = server.requests
-    assert request["path"] == "/v1/chat/completions"
-    assert request["headers"]["authorization"] == "Bearer k"
-    assert request["stream_options"] == {"include_usage": True}
+async def test_a_stream_from_a_server():
+    async with running(OpenAIServer()) as server:
+        events = await run(OpenAIEngine(server.settings))
+    assert events == [*map(Delta, TEXT), Finish(), Usage(7, 15, 3)]
+    (request,) = server.asked
+    assert request.path == "/v1/chat/completions"
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.body["stream_options"] == {"include_usage": True}
 
 
 async def test_the_connection_is_kept():
-    async with openai_server() as server:
-        engine = OpenAIEngine(server.url)
+    async with running(OpenAIServer()) as server:
+        engine = OpenAIEngine(server.settings)
         for _ in range(3):
             assert [e async for e in engine.generate(CHAT)]
         await engine.aclose()
     assert server.connections == 1
 
 
-async def test_usage_is_estimated_when_the_server_says_nothing():
-    async with openai_server(usage=False) as server:
-        *_, usage = await run(OpenAIEngine(server.url))
-    assert usage.estimated
-    assert usage.completion_tokens > 0
-
-
-async def test_completions_go_to_their_own_route():
-    async with openai_server() as server:
-        events = await run(
-            OpenAIEngine(server.url), replace(CHAT, task=Task.COMPLETE, text="Once", messages=())
-        )
-    assert events[:-1] == [*map(Delta, TEXT), Finish()]
-    assert (server.requests[0]["path"], server.requests[0]["prompt"]) == ("/v1/completions", "Once")
-
-
 async def test_a_server_that_does_not_stream():
-    async with openai_server(mode="whole") as server:
-        events = await run(OpenAIEngine(server.url))
+    events = await canned(whole().encode(), kind="application/json")
     assert events == [Delta("".join(TEXT)), Finish(), Usage(7, 15)]
 
 
-@pytest.mark.parametrize(
-    ("state", "code", "reason"),
-    [
-        ({"mode": "cut"}, "UNAVAILABLE", "ENGINE_UNAVAILABLE"),
-        ({"mode": "garbage"}, "INTERNAL", "ENGINE_BAD_ANSWER"),
-        ({"mode": "event_error"}, "UNAVAILABLE", "ENGINE_UNAVAILABLE"),
-        ({"key": "other"}, "FAILED_PRECONDITION", "ENGINE_AUTHENTICATION_FAILED"),
-        ({"mode": "silent"}, "DEADLINE_EXCEEDED", "ENGINE_TIMEOUT"),
-    ],
-)
-async def test_no_false_stop(state, code, reason):
-    async with openai_server(**state) as server:
-        seen = []
-        engine = OpenAIEngine(server.url)
-        with pytest.raises(RagmeshError) as caught:
-            async for event in engine.generate(replace(CHAT, timeout=0.3)):
-                seen.append(event)
-        await engine.aclose()
-    assert (caught.value.code, caught.value.reason) == (code, reason)
-    assert not any(isinstance(event, Finish) for event in seen)
-
-
 async def test_nobody_listens():
-    async with openai_server() as server:
-        url = server.url
+    async with running(OpenAIServer()) as server:
+        settings = server.settings
     with pytest.raises(RagmeshError) as caught:
-        await run(OpenAIEngine(url))
+        await run(OpenAIEngine(settings))
     assert (caught.value.reason, caught.value.retry_after) == ("ENGINE_UNAVAILABLE", 1.0)
-    engine = OpenAIEngine(url)
+    engine = OpenAIEngine(settings)
     assert list(await engine.models()) == []
     with pytest.raises(RagmeshError):
         await engine.ready()
+    await engine.aclose()
 
 
 async def test_models_are_listed_with_their_context_and_remembered():
-    async with openai_server() as server:
-        engine = OpenAIEngine(server.url)
+    async with running(VllmServer()) as server:
+        engine = VllmEngine(server.settings)
         (model,) = await engine.models()
-        server.key = "changed"
+        count = len(server.asked)
         assert await engine.models() == [model]
+        assert len(server.asked) == count
         await engine.aclose()
     assert (model.name, model.context_length) == (MODEL, 512)
 
@@ -167,19 +140,17 @@ async def test_everything_a_chunk_can_carry():
     call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": ""}}
     more = {"index": 0, "function": {"arguments": '{"a":1}'}}
     logprob = {"token": "日", "logprob": -0.5, "bytes": [230, 151, 165], "top_logprobs": []}
-    events = await run(
-        scripted(
-            b": comment\n\n",
-            sse(
-                chunk({"role": "assistant", "content": ""}),
-                chunk({"reasoning_content": "hm"}),
-                chunk({"content": "日\u2028x"}, logprobs={"content": [logprob]}),
-                chunk({"tool_calls": [call]}),
-                chunk({"tool_calls": [more]}, "tool_calls"),
-                {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}},
-            ),
-            DONE,
-        )
+    events = await canned(
+        b": comment\n\n",
+        sse(
+            chunk({"role": "assistant", "content": ""}),
+            chunk({"reasoning_content": "hm"}),
+            chunk({"content": "日\u2028x"}, logprobs={"content": [logprob]}),
+            chunk({"tool_calls": [call]}),
+            chunk({"tool_calls": [more]}, "tool_calls"),
+            {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}},
+        ),
+        DONE,
     )
     hm, text, first, second, finish, usage = events
     assert hm == Delta(reasoning="hm")
@@ -193,16 +164,16 @@ async def test_everything_a_chunk_can_carry():
 
 async def test_blocks_may_break_anywhere():
     data = sse(chunk({"content": "日本語"}), chunk({}, "stop")) + DONE
-    events = await run(scripted(*(data[i : i + 1] for i in range(len(data)))))
+    events = await canned(*(data[i : i + 1] for i in range(len(data))))
     assert events[:2] == [Delta("日本語"), Finish()]
     windows = data.replace(b"\n", b"\r\n")
-    assert (await run(scripted(windows)))[:2] == events[:2]
+    assert (await canned(windows))[:2] == events[:2]
 
 
 @pytest.mark.parametrize("data", [b"data: [1]\n\n", b'data: {"choices": [3]}\n\n', b"<html>"])
 async def test_what_is_no_chunk_is_a_bad_answer(data):
     with pytest.raises(RagmeshError) as caught:
-        await run(scripted(data))
+        await canned(data)
     assert caught.value.reason in ("ENGINE_BAD_ANSWER", "ENGINE_UNAVAILABLE")
 
 
@@ -279,7 +250,7 @@ def test_the_body_carries_what_was_asked():
     ],
 )
 def test_errors_are_translated_and_not_quoted(status, body, reason, field):
-    error = error_of(status, body)
+    error = OPENAI_ERRORS.error(status, body)
     assert (error.reason, error.field) == (reason, field)
     assert "secret" not in error.message
 
@@ -289,7 +260,7 @@ def test_the_table_of_errors_is_complete():
         assert meaning.reason in REASONS
         assert meaning.message.endswith(".")
     for status in range(400, 600):
-        assert error_of(status, "").reason in REASONS
+        assert OPENAI_ERRORS.error(status, "").reason in REASONS
     assert all(code == code.lower() for code in CODES)
 
 
@@ -298,10 +269,18 @@ def test_the_table_of_errors_is_complete():
     [
         ({"retry-after": "3"}, 3.0),
         ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
-        ({}, None),
+        ({"retry-after": "soon"}, 1.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 1.0),
+        ({}, 1.0),
     ],
 )
-def test_retry_after_is_passed_on(headers, seconds):
-    assert error_of(429, "", headers).retry_after == seconds
+def test_retry_after_is_passed_on_or_a_second(headers, seconds):
+    assert OPENAI_ERRORS.error(429, "", headers).retry_after == seconds
+
+
+async def test_top_k_is_for_other_servers_than_openais_own():
+    own = OpenAIEngine(OpenAISettings())
+    other = OpenAIEngine(OpenAISettings(url="http://gpu:8000/v1"))
+    assert (own.capabilities().top_k, other.capabilities().top_k) == (False, True)
+    await own.aclose()
+    await other.aclose()

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from services.infer.adapters.scripted import Script, ScriptedEngine
+from services.infer.adapters.scripted import Script, ScriptedEngine, ScriptedSettings
 from services.infer.ports import (
     Delta,
     Finish,
@@ -15,7 +15,6 @@ from services.infer.ports import (
     Role,
     text_message,
 )
-from services.infer.settings import InferSettings
 from services.runtime.errors import InvalidArgument, ResourceExhausted, Unavailable
 from tests.until import until
 
@@ -34,8 +33,8 @@ def texts(events):
 
 
 async def test_settings_and_directives():
-    settings = InferSettings(scripted_text="One two 日本語です", scripted_delay=0.0)
-    engine = ScriptedEngine.from_settings("scripted", settings)
+    settings = ScriptedSettings(text="One two 日本語です", delay=0.0)
+    engine = ScriptedEngine.from_settings(settings)
     assert texts(await run(engine, request())) == ["One", " two", " 日本語", "です"]
     assert texts(await run(engine, request(text="a b", repeat=2.0))) == ["a", " ba", " b"]
     assert texts(await run(engine, request(stream=False))) == ["One two 日本語です"]

@@ -1,5 +1,6 @@
 """Doubles that hold state."""
 
+import asyncio
 import hashlib
 import re
 import threading
@@ -8,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.retrieve.ports import EncoderFacts, Matrix, Tokens
+from services.retrieve.ports import EncoderFacts, Matrix, RerankerFacts, Scores, Tokens
+from services.runtime.errors import Unavailable
 
 DIMENSIONS = 32
 CLS, SEP = 1, 2
@@ -56,3 +58,49 @@ class WordModel:
         matrix = np.array(rows, dtype=np.float32)
         unit: Matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
         return unit
+
+
+class WordReranker:
+    """A reranker of English: a text's score is the share of the query's words that it has."""
+
+    def __init__(self, *, languages: tuple[str, ...] = ("en",), name: str = "word-overlap") -> None:
+        self.languages = languages
+        self.name = name
+        self.calls: list[tuple[str, list[str]]] = []
+        self.gate: asyncio.Event | None = None
+        """Where set, nothing is answered before it is."""
+        self.failure: Exception | None = None
+        self.reading = asyncio.Event()
+        self.cancelled = 0
+        self.started = False
+
+    @property
+    def facts(self) -> RerankerFacts:
+        if not self.started:
+            raise Unavailable("RERANKER_LOADING", "The reranker is being loaded.")
+        return RerankerFacts(self.name, "1", 512, self.languages, "tests")
+
+    async def start(self) -> None:
+        self.started = True
+
+    async def aclose(self) -> None:
+        self.started = False
+
+    async def rerank(self, query: str, texts: Sequence[str]) -> Scores:
+        self.calls.append((query, list(texts)))
+        self.reading.set()
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failure is not None:
+            raise self.failure
+        words = _words(query)
+        values = [len(words & _words(text)) / len(words) for text in texts]
+        return Scores(tuple(values), sum(len(_words(text)) for text in texts))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))

@@ -16,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Retrieval(_message.Message):
-    __slots__ = ("collection", "mode", "top_k", "rerank", "filter", "weights", "diversity", "group_by", "group_size", "min_score", "relevant_only")
+    __slots__ = ("collection", "mode", "top_k", "rerank", "filter", "weights", "diversity", "group_by", "group_size", "min_score", "relevant_only", "rerank_depth")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Retrieval(_message.Message):
     GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     RELEVANT_ONLY_FIELD_NUMBER: _ClassVar[int]
+    RERANK_DEPTH_FIELD_NUMBER: _ClassVar[int]
     collection: str
     mode: _retrieve_pb2.SearchMode
     top_k: int
@@ -39,7 +40,8 @@ class Retrieval(_message.Message):
     group_size: int
     min_score: float
     relevant_only: bool
-    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[_retrieve_pb2.SearchMode, str]] = ..., top_k: _Optional[int] = ..., rerank: _Optional[bool] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., weights: _Optional[_Union[_retrieve_pb2.ArmWeights, _Mapping]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[_retrieve_pb2.GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ...) -> None: ...
+    rerank_depth: int
+    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[_retrieve_pb2.SearchMode, str]] = ..., top_k: _Optional[int] = ..., rerank: _Optional[bool] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., weights: _Optional[_Union[_retrieve_pb2.ArmWeights, _Mapping]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[_retrieve_pb2.GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ..., rerank_depth: _Optional[int] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
     __slots__ = ("query", "retrieval", "session_id", "model", "sampling")
@@ -56,7 +58,7 @@ class QueryRequest(_message.Message):
     def __init__(self, query: _Optional[str] = ..., retrieval: _Optional[_Union[Retrieval, _Mapping]] = ..., session_id: _Optional[str] = ..., model: _Optional[str] = ..., sampling: _Optional[_Union[_infer_pb2.Sampling, _Mapping]] = ...) -> None: ...
 
 class QueryResponse(_message.Message):
-    __slots__ = ("answer", "citations", "confidence", "model", "usage", "timings")
+    __slots__ = ("answer", "citations", "confidence", "model", "usage", "timings", "rerank")
     class TimingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,13 +72,15 @@ class QueryResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     answer: str
     citations: _containers.RepeatedCompositeFieldContainer[_passage_pb2.Citation]
     confidence: float
     model: str
     usage: _chat_pb2.Usage
     timings: _containers.ScalarMap[str, float]
-    def __init__(self, answer: _Optional[str] = ..., citations: _Optional[_Iterable[_Union[_passage_pb2.Citation, _Mapping]]] = ..., confidence: _Optional[float] = ..., model: _Optional[str] = ..., usage: _Optional[_Union[_chat_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    rerank: _retrieve_pb2.Reranking
+    def __init__(self, answer: _Optional[str] = ..., citations: _Optional[_Iterable[_Union[_passage_pb2.Citation, _Mapping]]] = ..., confidence: _Optional[float] = ..., model: _Optional[str] = ..., usage: _Optional[_Union[_chat_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Mapping[str, float]] = ..., rerank: _Optional[_Union[_retrieve_pb2.Reranking, _Mapping]] = ...) -> None: ...
 
 class StreamQueryRequest(_message.Message):
     __slots__ = ("query",)
@@ -95,10 +99,12 @@ class StreamQueryResponse(_message.Message):
     def __init__(self, sources: _Optional[_Union[Sources, _Mapping]] = ..., delta: _Optional[str] = ..., done: _Optional[_Union[QueryResponse, _Mapping]] = ...) -> None: ...
 
 class Sources(_message.Message):
-    __slots__ = ("passages",)
+    __slots__ = ("passages", "rerank")
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     passages: _containers.RepeatedCompositeFieldContainer[_passage_pb2.Passage]
-    def __init__(self, passages: _Optional[_Iterable[_Union[_passage_pb2.Passage, _Mapping]]] = ...) -> None: ...
+    rerank: _retrieve_pb2.Reranking
+    def __init__(self, passages: _Optional[_Iterable[_Union[_passage_pb2.Passage, _Mapping]]] = ..., rerank: _Optional[_Union[_retrieve_pb2.Reranking, _Mapping]] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
     __slots__ = ("query", "retrieval", "queries", "highlights", "neighbors", "explain")
@@ -117,12 +123,14 @@ class SearchRequest(_message.Message):
     def __init__(self, query: _Optional[str] = ..., retrieval: _Optional[_Union[Retrieval, _Mapping]] = ..., queries: _Optional[_Iterable[str]] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "explanation")
+    __slots__ = ("hits", "explanation", "rerank")
     HITS_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[_retrieve_pb2.Hit]
     explanation: _retrieve_pb2.SearchExplanation
-    def __init__(self, hits: _Optional[_Iterable[_Union[_retrieve_pb2.Hit, _Mapping]]] = ..., explanation: _Optional[_Union[_retrieve_pb2.SearchExplanation, _Mapping]] = ...) -> None: ...
+    rerank: _retrieve_pb2.Reranking
+    def __init__(self, hits: _Optional[_Iterable[_Union[_retrieve_pb2.Hit, _Mapping]]] = ..., explanation: _Optional[_Union[_retrieve_pb2.SearchExplanation, _Mapping]] = ..., rerank: _Optional[_Union[_retrieve_pb2.Reranking, _Mapping]] = ...) -> None: ...
 
 class ChatRequest(_message.Message):
     __slots__ = ("generate", "retrieval", "session_id")
@@ -143,14 +151,16 @@ class ChatResponse(_message.Message):
     def __init__(self, generated: _Optional[_Union[_infer_pb2.GenerateResponse, _Mapping]] = ..., citations: _Optional[_Union[Citations, _Mapping]] = ...) -> None: ...
 
 class Citations(_message.Message):
-    __slots__ = ("citations", "text", "confidence")
+    __slots__ = ("citations", "text", "confidence", "rerank")
     CITATIONS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     citations: _containers.RepeatedCompositeFieldContainer[_passage_pb2.Citation]
     text: str
     confidence: float
-    def __init__(self, citations: _Optional[_Iterable[_Union[_passage_pb2.Citation, _Mapping]]] = ..., text: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
+    rerank: _retrieve_pb2.Reranking
+    def __init__(self, citations: _Optional[_Iterable[_Union[_passage_pb2.Citation, _Mapping]]] = ..., text: _Optional[str] = ..., confidence: _Optional[float] = ..., rerank: _Optional[_Union[_retrieve_pb2.Reranking, _Mapping]] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("embed",)
@@ -163,6 +173,18 @@ class EmbedResponse(_message.Message):
     EMBED_FIELD_NUMBER: _ClassVar[int]
     embed: _retrieve_pb2.EmbedResponse
     def __init__(self, embed: _Optional[_Union[_retrieve_pb2.EmbedResponse, _Mapping]] = ...) -> None: ...
+
+class RerankRequest(_message.Message):
+    __slots__ = ("rerank",)
+    RERANK_FIELD_NUMBER: _ClassVar[int]
+    rerank: _retrieve_pb2.RerankRequest
+    def __init__(self, rerank: _Optional[_Union[_retrieve_pb2.RerankRequest, _Mapping]] = ...) -> None: ...
+
+class RerankResponse(_message.Message):
+    __slots__ = ("rerank",)
+    RERANK_FIELD_NUMBER: _ClassVar[int]
+    rerank: _retrieve_pb2.RerankResponse
+    def __init__(self, rerank: _Optional[_Union[_retrieve_pb2.RerankResponse, _Mapping]] = ...) -> None: ...
 
 class SummarizeRequest(_message.Message):
     __slots__ = ("text", "language", "length", "model")

@@ -36,7 +36,7 @@ class RagServiceStub:
     STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
     call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
 
-    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    Calls that generate, embed or rerank may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
     STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
     TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
@@ -71,6 +71,11 @@ class RagServiceStub:
                 '/ragmesh.gateway.v1.RagService/Embed',
                 request_serializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/ragmesh.gateway.v1.RagService/Rerank',
+                request_serializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.RerankRequest.SerializeToString,
+                response_deserializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.RerankResponse.FromString,
                 _registered_method=True)
         self.Summarize = channel.unary_unary(
                 '/ragmesh.gateway.v1.RagService/Summarize',
@@ -135,7 +140,7 @@ class RagServiceServicer:
     STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
     call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
 
-    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    Calls that generate, embed or rerank may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
     STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
     TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
@@ -184,6 +189,16 @@ class RagServiceServicer:
         """Embeds texts.
 
         Errors: as RetrieveService.Embed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Orders documents by their relevance to a query.
+
+        Errors: RESOURCE_EXHAUSTED REQUEST_TOO_LARGE (a retry cannot help); and those of
+        RetrieveService.Rerank.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -314,6 +329,11 @@ def add_RagServiceServicer_to_server(servicer, server):
                     request_deserializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedRequest.FromString,
                     response_serializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedResponse.SerializeToString,
             ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.RerankRequest.FromString,
+                    response_serializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.RerankResponse.SerializeToString,
+            ),
             'Summarize': grpc.unary_unary_rpc_method_handler(
                     servicer.Summarize,
                     request_deserializer=ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.SummarizeRequest.FromString,
@@ -383,7 +403,7 @@ class RagService:
     STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
     call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
 
-    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    Calls that generate, embed or rerank may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
     STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
     TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
@@ -513,6 +533,33 @@ class RagService:
             '/ragmesh.gateway.v1.RagService/Embed',
             ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedRequest.SerializeToString,
             ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragmesh.gateway.v1.RagService/Rerank',
+            ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.RerankRequest.SerializeToString,
+            ragmesh_dot_gateway_dot_v1_dot_gateway__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -23,7 +23,7 @@ class RagServiceStub:
     STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
     call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
 
-    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    Calls that generate, embed or rerank may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
     STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
     TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
@@ -57,6 +57,12 @@ class RagServiceStub:
     """Embeds texts.
 
     Errors: as RetrieveService.Embed.
+    """
+    Rerank: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RerankRequest, _gateway_pb2.RerankResponse]
+    """Orders documents by their relevance to a query.
+
+    Errors: RESOURCE_EXHAUSTED REQUEST_TOO_LARGE (a retry cannot help); and those of
+    RetrieveService.Rerank.
     """
     Summarize: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SummarizeRequest, _gateway_pb2.SummarizeResponse]
     """Summarises a text.
@@ -127,7 +133,7 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
     STORE_UNAVAILABLE, DEADLINE_EXCEEDED BUDGET_SPENT, DEADLINE_EXCEEDED (safe to retry where the
     call is idempotent); INTERNAL INTERNAL, a fault of the mesh, without details.
 
-    Calls that generate or embed may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
+    Calls that generate, embed or rerank may also end with RESOURCE_EXHAUSTED TOKEN_LIMIT_EXCEEDED,
     STREAM_LIMIT_EXCEEDED (safe to retry after the delay they name) or INVALID_ARGUMENT
     TOKEN_LIMIT_TOO_SMALL, when the request alone is above the tenant's limit (a retry cannot help).
     """
@@ -189,6 +195,18 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         """Embeds texts.
 
         Errors: as RetrieveService.Embed.
+        """
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _gateway_pb2.RerankRequest,
+        context: _aio.ServicerContext[_gateway_pb2.RerankRequest, _abc.Awaitable[_gateway_pb2.RerankResponse]],
+    ) -> _abc.Awaitable[_gateway_pb2.RerankResponse]:
+        """Orders documents by their relevance to a query.
+
+        Errors: RESOURCE_EXHAUSTED REQUEST_TOO_LARGE (a retry cannot help); and those of
+        RetrieveService.Rerank.
         """
 
     @_abc_1.abstractmethod

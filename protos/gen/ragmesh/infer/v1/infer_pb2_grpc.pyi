@@ -28,8 +28,8 @@ class InferServiceStub:
     engine's request at once. The deadline is the caller's budget: past it the engine's work ends.
 
     Errors: INVALID_ARGUMENT MESSAGES_EMPTY, TEXT_EMPTY, PARAMETER_INVALID, PARAMETER_UNSUPPORTED,
-    CONTEXT_LENGTH_EXCEEDED; NOT_FOUND MODEL_NOT_FOUND; FAILED_PRECONDITION
-    ENGINE_AUTHENTICATION_FAILED (a retry cannot help); RESOURCE_EXHAUSTED ENGINE_RATE_LIMITED,
+    CONTEXT_LENGTH_EXCEEDED, CONTENT_FILTERED; NOT_FOUND MODEL_NOT_FOUND; FAILED_PRECONDITION
+    ENGINE_AUTHENTICATION_FAILED, ENGINE_QUOTA_EXCEEDED (a retry cannot help); RESOURCE_EXHAUSTED ENGINE_RATE_LIMITED,
     UNAVAILABLE ENGINE_UNAVAILABLE, ENGINE_OVERLOADED (safe to retry after the delay they name,
     when no delta has come yet); DEADLINE_EXCEEDED ENGINE_TIMEOUT, INTERNAL ENGINE_BAD_ANSWER (a
     retry may help, and costs another generation).
@@ -65,8 +65,8 @@ class InferServiceServicer(metaclass=_abc_1.ABCMeta):
         engine's request at once. The deadline is the caller's budget: past it the engine's work ends.
 
         Errors: INVALID_ARGUMENT MESSAGES_EMPTY, TEXT_EMPTY, PARAMETER_INVALID, PARAMETER_UNSUPPORTED,
-        CONTEXT_LENGTH_EXCEEDED; NOT_FOUND MODEL_NOT_FOUND; FAILED_PRECONDITION
-        ENGINE_AUTHENTICATION_FAILED (a retry cannot help); RESOURCE_EXHAUSTED ENGINE_RATE_LIMITED,
+        CONTEXT_LENGTH_EXCEEDED, CONTENT_FILTERED; NOT_FOUND MODEL_NOT_FOUND; FAILED_PRECONDITION
+        ENGINE_AUTHENTICATION_FAILED, ENGINE_QUOTA_EXCEEDED (a retry cannot help); RESOURCE_EXHAUSTED ENGINE_RATE_LIMITED,
         UNAVAILABLE ENGINE_UNAVAILABLE, ENGINE_OVERLOADED (safe to retry after the delay they name,
         when no delta has come yet); DEADLINE_EXCEEDED ENGINE_TIMEOUT, INTERNAL ENGINE_BAD_ANSWER (a
         retry may help, and costs another generation).

@@ -31,6 +31,14 @@ class GroupBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GROUP_BY_UNSPECIFIED: _ClassVar[GroupBy]
     GROUP_BY_DOCUMENT: _ClassVar[GroupBy]
 
+class RerankStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RERANK_STATUS_UNSPECIFIED: _ClassVar[RerankStatus]
+    RERANK_STATUS_APPLIED: _ClassVar[RerankStatus]
+    RERANK_STATUS_TIMED_OUT: _ClassVar[RerankStatus]
+    RERANK_STATUS_FAILED: _ClassVar[RerankStatus]
+    RERANK_STATUS_SKIPPED: _ClassVar[RerankStatus]
+
 class IndexStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     INDEX_STATUS_UNSPECIFIED: _ClassVar[IndexStatus]
@@ -52,6 +60,11 @@ INPUT_TYPE_QUERY: InputType
 INPUT_TYPE_PASSAGE: InputType
 GROUP_BY_UNSPECIFIED: GroupBy
 GROUP_BY_DOCUMENT: GroupBy
+RERANK_STATUS_UNSPECIFIED: RerankStatus
+RERANK_STATUS_APPLIED: RerankStatus
+RERANK_STATUS_TIMED_OUT: RerankStatus
+RERANK_STATUS_FAILED: RerankStatus
+RERANK_STATUS_SKIPPED: RerankStatus
 INDEX_STATUS_UNSPECIFIED: IndexStatus
 INDEX_STATUS_INDEXED: IndexStatus
 INDEX_STATUS_REPLACED: IndexStatus
@@ -61,7 +74,7 @@ MODEL_KIND_ENCODER: ModelKind
 MODEL_KIND_RERANKER: ModelKind
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "query", "language", "mode", "top_k", "filter", "rerank", "weights", "queries", "diversity", "group_by", "group_size", "min_score", "relevant_only", "highlights", "neighbors", "explain")
+    __slots__ = ("collection", "query", "language", "mode", "top_k", "filter", "rerank", "weights", "queries", "diversity", "group_by", "group_size", "min_score", "relevant_only", "highlights", "neighbors", "explain", "rerank_depth")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +92,7 @@ class SearchRequest(_message.Message):
     HIGHLIGHTS_FIELD_NUMBER: _ClassVar[int]
     NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    RERANK_DEPTH_FIELD_NUMBER: _ClassVar[int]
     collection: str
     query: str
     language: str
@@ -96,17 +110,34 @@ class SearchRequest(_message.Message):
     highlights: bool
     neighbors: int
     explain: bool
-    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., language: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., rerank: _Optional[bool] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., queries: _Optional[_Iterable[str]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ...) -> None: ...
+    rerank_depth: int
+    def __init__(self, collection: _Optional[str] = ..., query: _Optional[str] = ..., language: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., rerank: _Optional[bool] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., queries: _Optional[_Iterable[str]] = ..., diversity: _Optional[float] = ..., group_by: _Optional[_Union[GroupBy, str]] = ..., group_size: _Optional[int] = ..., min_score: _Optional[float] = ..., relevant_only: _Optional[bool] = ..., highlights: _Optional[bool] = ..., neighbors: _Optional[int] = ..., explain: _Optional[bool] = ..., rerank_depth: _Optional[int] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "weights", "explanation")
+    __slots__ = ("hits", "weights", "explanation", "rerank")
     HITS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     weights: ArmWeights
     explanation: SearchExplanation
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., explanation: _Optional[_Union[SearchExplanation, _Mapping]] = ...) -> None: ...
+    rerank: Reranking
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., weights: _Optional[_Union[ArmWeights, _Mapping]] = ..., explanation: _Optional[_Union[SearchExplanation, _Mapping]] = ..., rerank: _Optional[_Union[Reranking, _Mapping]] = ...) -> None: ...
+
+class Reranking(_message.Message):
+    __slots__ = ("status", "model", "reason", "candidates", "seconds")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    status: RerankStatus
+    model: str
+    reason: str
+    candidates: int
+    seconds: float
+    def __init__(self, status: _Optional[_Union[RerankStatus, str]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., candidates: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class SearchExplanation(_message.Message):
     __slots__ = ("queries", "candidates")
@@ -299,13 +330,25 @@ class IndexDocumentsRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[IndexHeader, _Mapping]] = ..., document: _Optional[_Union[IndexDocument, _Mapping]] = ..., chunks: _Optional[_Union[IndexChunks, _Mapping]] = ...) -> None: ...
 
 class IndexHeader(_message.Message):
-    __slots__ = ("collection",)
+    __slots__ = ("collection", "origin")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     collection: str
-    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+    origin: IndexOrigin
+    def __init__(self, collection: _Optional[str] = ..., origin: _Optional[_Union[IndexOrigin, _Mapping]] = ...) -> None: ...
+
+class IndexOrigin(_message.Message):
+    __slots__ = ("encoder", "analyzer", "profile")
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    ANALYZER_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    encoder: str
+    analyzer: str
+    profile: str
+    def __init__(self, encoder: _Optional[str] = ..., analyzer: _Optional[str] = ..., profile: _Optional[str] = ...) -> None: ...
 
 class IndexDocument(_message.Message):
-    __slots__ = ("id", "title", "source", "metadata", "content_hash", "format", "language", "pages", "chunk_count", "bytes", "access")
+    __slots__ = ("id", "title", "source", "metadata", "content_hash", "format", "language", "pages", "chunk_count", "bytes", "access", "created_at", "updated_at")
     ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +360,8 @@ class IndexDocument(_message.Message):
     CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     ACCESS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
     id: str
     title: str
     source: str
@@ -328,7 +373,9 @@ class IndexDocument(_message.Message):
     chunk_count: int
     bytes: int
     access: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., content_hash: _Optional[str] = ..., format: _Optional[str] = ..., language: _Optional[str] = ..., pages: _Optional[int] = ..., chunk_count: _Optional[int] = ..., bytes: _Optional[int] = ..., access: _Optional[_Iterable[str]] = ...) -> None: ...
+    created_at: _timestamp_pb2.Timestamp
+    updated_at: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., content_hash: _Optional[str] = ..., format: _Optional[str] = ..., language: _Optional[str] = ..., pages: _Optional[int] = ..., chunk_count: _Optional[int] = ..., bytes: _Optional[int] = ..., access: _Optional[_Iterable[str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class IndexChunks(_message.Message):
     __slots__ = ("chunks",)
@@ -337,30 +384,114 @@ class IndexChunks(_message.Message):
     def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunk, _Mapping]]] = ...) -> None: ...
 
 class IndexChunk(_message.Message):
-    __slots__ = ("index", "text", "normalized_text", "heading", "page", "language")
+    __slots__ = ("index", "text", "normalized_text", "heading", "page", "language", "vector")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     NORMALIZED_TEXT_FIELD_NUMBER: _ClassVar[int]
     HEADING_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
     index: int
     text: str
     normalized_text: str
     heading: str
     page: int
     language: str
-    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., normalized_text: _Optional[str] = ..., heading: _Optional[str] = ..., page: _Optional[int] = ..., language: _Optional[str] = ...) -> None: ...
+    vector: bytes
+    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., normalized_text: _Optional[str] = ..., heading: _Optional[str] = ..., page: _Optional[int] = ..., language: _Optional[str] = ..., vector: _Optional[bytes] = ...) -> None: ...
 
 class IndexDocumentsResponse(_message.Message):
-    __slots__ = ("id", "chunks", "status")
+    __slots__ = ("id", "chunks", "status", "embedded_chunks")
     ID_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     id: str
     chunks: int
     status: IndexStatus
-    def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ..., status: _Optional[_Union[IndexStatus, str]] = ...) -> None: ...
+    embedded_chunks: int
+    def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ..., status: _Optional[_Union[IndexStatus, str]] = ..., embedded_chunks: _Optional[int] = ...) -> None: ...
+
+class ExportDocumentsRequest(_message.Message):
+    __slots__ = ("collection", "after", "generation")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    after: str
+    generation: str
+    def __init__(self, collection: _Optional[str] = ..., after: _Optional[str] = ..., generation: _Optional[str] = ...) -> None: ...
+
+class ExportDocumentsResponse(_message.Message):
+    __slots__ = ("header", "document", "chunks")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    header: ExportHeader
+    document: IndexDocument
+    chunks: IndexChunks
+    def __init__(self, header: _Optional[_Union[ExportHeader, _Mapping]] = ..., document: _Optional[_Union[IndexDocument, _Mapping]] = ..., chunks: _Optional[_Union[IndexChunks, _Mapping]] = ...) -> None: ...
+
+class ExportHeader(_message.Message):
+    __slots__ = ("collection", "generation", "profile", "everything")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    EVERYTHING_FIELD_NUMBER: _ClassVar[int]
+    collection: Collection
+    generation: str
+    profile: str
+    everything: bool
+    def __init__(self, collection: _Optional[_Union[Collection, _Mapping]] = ..., generation: _Optional[str] = ..., profile: _Optional[str] = ..., everything: _Optional[bool] = ...) -> None: ...
+
+class MoveDocumentRequest(_message.Message):
+    __slots__ = ("collection", "id", "new_id", "title", "source", "metadata", "replace")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NEW_ID_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    id: str
+    new_id: str
+    title: str
+    source: str
+    metadata: _struct_pb2.Struct
+    replace: bool
+    def __init__(self, collection: _Optional[str] = ..., id: _Optional[str] = ..., new_id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., replace: _Optional[bool] = ...) -> None: ...
+
+class MoveDocumentResponse(_message.Message):
+    __slots__ = ("document",)
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    document: Document
+    def __init__(self, document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
+
+class ReindexCollectionRequest(_message.Message):
+    __slots__ = ("name", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class ReindexCollectionResponse(_message.Message):
+    __slots__ = ("documents", "total_documents", "embedded_chunks", "full_chunks", "collection", "reindexed")
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    FULL_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    REINDEXED_FIELD_NUMBER: _ClassVar[int]
+    documents: int
+    total_documents: int
+    embedded_chunks: int
+    full_chunks: int
+    collection: Collection
+    reindexed: bool
+    def __init__(self, documents: _Optional[int] = ..., total_documents: _Optional[int] = ..., embedded_chunks: _Optional[int] = ..., full_chunks: _Optional[int] = ..., collection: _Optional[_Union[Collection, _Mapping]] = ..., reindexed: _Optional[bool] = ...) -> None: ...
 
 class CheckDocumentsRequest(_message.Message):
     __slots__ = ("collection", "documents")

@@ -70,6 +70,11 @@ class RetrieveServiceStub:
                 request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.IndexDocumentsRequest.SerializeToString,
                 response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.IndexDocumentsResponse.FromString,
                 _registered_method=True)
+        self.ExportDocuments = channel.unary_stream(
+                '/ragmesh.retrieve.v1.RetrieveService/ExportDocuments',
+                request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ExportDocumentsRequest.SerializeToString,
+                response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ExportDocumentsResponse.FromString,
+                _registered_method=True)
         self.CheckDocuments = channel.unary_unary(
                 '/ragmesh.retrieve.v1.RetrieveService/CheckDocuments',
                 request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.CheckDocumentsRequest.SerializeToString,
@@ -90,6 +95,11 @@ class RetrieveServiceStub:
                 request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListChunksRequest.SerializeToString,
                 response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListChunksResponse.FromString,
                 _registered_method=True)
+        self.MoveDocument = channel.unary_unary(
+                '/ragmesh.retrieve.v1.RetrieveService/MoveDocument',
+                request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.MoveDocumentRequest.SerializeToString,
+                response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.MoveDocumentResponse.FromString,
+                _registered_method=True)
         self.DeleteDocument = channel.unary_unary(
                 '/ragmesh.retrieve.v1.RetrieveService/DeleteDocument',
                 request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteDocumentRequest.SerializeToString,
@@ -109,6 +119,11 @@ class RetrieveServiceStub:
                 '/ragmesh.retrieve.v1.RetrieveService/ListCollections',
                 request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListCollectionsResponse.FromString,
+                _registered_method=True)
+        self.ReindexCollection = channel.unary_stream(
+                '/ragmesh.retrieve.v1.RetrieveService/ReindexCollection',
+                request_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ReindexCollectionRequest.SerializeToString,
+                response_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ReindexCollectionResponse.FromString,
                 _registered_method=True)
         self.DeleteCollection = channel.unary_unary(
                 '/ragmesh.retrieve.v1.RetrieveService/DeleteCollection',
@@ -157,11 +172,12 @@ class RetrieveServiceServicer:
     """
 
     def Search(self, request, context):
-        """Searches a collection.
+        """Searches a collection. A reranker that fails, or is not done in time, fails no search: the hits
+        then come in the order that the arms gave them, and `rerank` says why.
 
         Errors: INVALID_ARGUMENT WEIGHTS_INVALID, QUERY_EMPTY, QUERY_TOO_LONG, QUERIES_INVALID, TOP_K_OUT_OF_RANGE,
         FILTER_INVALID, DIVERSITY_OUT_OF_RANGE, GROUP_SIZE_OUT_OF_RANGE, MIN_SCORE_INVALID,
-        NEIGHBORS_OUT_OF_RANGE;
+        NEIGHBORS_OUT_OF_RANGE, RERANK_DEPTH_OUT_OF_RANGE;
         NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
         ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
         ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
@@ -184,8 +200,13 @@ class RetrieveServiceServicer:
     def Rerank(self, request, context):
         """Orders documents by their relevance to a query, with a cross-encoder.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, INPUT_EMPTY, TOO_MANY_INPUTS; NOT_FOUND MODEL_NOT_FOUND;
-        FAILED_PRECONDITION RERANKER_NOT_CONFIGURED (a retry cannot help).
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, INPUT_EMPTY, INPUT_TOO_LONG,
+        TOO_MANY_INPUTS, TOP_N_OUT_OF_RANGE, RERANKER_REFUSED; NOT_FOUND MODEL_NOT_FOUND;
+        FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, RERANKER_AUTHENTICATION_FAILED, RERANKER_MISCONFIGURED;
+        INTERNAL RERANKER_FAILED, RERANKER_BAD_ANSWER (a retry cannot help); UNAVAILABLE
+        RERANKER_LOADING, RERANKER_UNAVAILABLE, RERANKER_OVERLOADED; RESOURCE_EXHAUSTED RERANKER_BUSY,
+        RERANKER_RATE_LIMITED; DEADLINE_EXCEEDED RERANKER_TIMEOUT (safe to retry, after the delay where
+        one is named).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,8 +231,22 @@ class RetrieveServiceServicer:
         Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
         ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
         FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
-        retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
-        UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
+        retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY; UNAVAILABLE ENGINE_UNAVAILABLE,
+        COLLECTION_BUSY, while a reindexed collection is put in place (safe to retry: it is idempotent).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportDocuments(self, request, context):
+        """Streams the documents that the caller may read, by id, each with its chunks and vectors as they
+        are indexed: what IndexDocuments takes. The stream opens with a header. Every document is of one
+        moment, the collection is not: what changes while it streams may or may not be in it.
+
+        Errors: NOT_FOUND COLLECTION_NOT_FOUND; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help);
+        ABORTED DOCUMENT_CHANGED, while it was on its way, COLLECTION_CHANGED, when another collection
+        has the name by now (safe to retry: the former after the last whole document, the latter from
+        the beginning).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,10 +292,25 @@ class RetrieveServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveDocument(self, request, context):
+        """Gives a document another id, title, source or metadata, in one commit and without embedding: the
+        chunks keep their vectors, their terms follow the new title.
+
+        Errors: INVALID_ARGUMENT DOCUMENT_INVALID; NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND;
+        ALREADY_EXISTS DOCUMENT_EXISTS, when another document has the id and is not to be replaced,
+        DOCUMENT_ID_TAKEN, by a document that the caller may not read; FAILED_PRECONDITION
+        ANALYZER_MISMATCH (a retry cannot help); ABORTED DOCUMENT_CHANGED (safe to retry); UNAVAILABLE
+        COLLECTION_BUSY (safe to retry). A repeat answers NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDocument(self, request, context):
         """Deletes a document with its chunks.
 
-        Errors: NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND (a retry cannot help). A repeat
+        Errors: UNAVAILABLE COLLECTION_BUSY, while a reindexed collection is put in place (safe to
+        retry); NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND (a retry cannot help). A repeat
         answers NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -292,6 +342,20 @@ class RetrieveServiceServicer:
 
         Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_OUT_OF_RANGE (a retry cannot help). Safe
         to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReindexCollection(self, request, context):
+        """Makes a collection anew with the running encoder and analyser, from the chunks that it has. The
+        old one answers until the new one takes its place, in one commit. What was done is kept when the
+        stream ends early, so a repeat goes on where it stopped.
+
+        Errors: NOT_FOUND COLLECTION_NOT_FOUND; PERMISSION_DENIED COLLECTION_RESTRICTED, when it holds
+        documents that the caller may not read; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help);
+        ABORTED REINDEX_RUNNING, when another call does it already; RESOURCE_EXHAUSTED ENCODER_BUSY,
+        UNAVAILABLE ENGINE_UNAVAILABLE, ENCODER_LOADING (safe to retry).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -381,6 +445,11 @@ def add_RetrieveServiceServicer_to_server(servicer, server):
                     request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.IndexDocumentsRequest.FromString,
                     response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.IndexDocumentsResponse.SerializeToString,
             ),
+            'ExportDocuments': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportDocuments,
+                    request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ExportDocumentsRequest.FromString,
+                    response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ExportDocumentsResponse.SerializeToString,
+            ),
             'CheckDocuments': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckDocuments,
                     request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.CheckDocumentsRequest.FromString,
@@ -401,6 +470,11 @@ def add_RetrieveServiceServicer_to_server(servicer, server):
                     request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListChunksRequest.FromString,
                     response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListChunksResponse.SerializeToString,
             ),
+            'MoveDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveDocument,
+                    request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.MoveDocumentRequest.FromString,
+                    response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.MoveDocumentResponse.SerializeToString,
+            ),
             'DeleteDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDocument,
                     request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.DeleteDocumentRequest.FromString,
@@ -420,6 +494,11 @@ def add_RetrieveServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListCollectionsRequest.FromString,
                     response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'ReindexCollection': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReindexCollection,
+                    request_deserializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ReindexCollectionRequest.FromString,
+                    response_serializer=ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ReindexCollectionResponse.SerializeToString,
             ),
             'DeleteCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteCollection,
@@ -609,6 +688,33 @@ class RetrieveService:
             _registered_method=True)
 
     @staticmethod
+    def ExportDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ragmesh.retrieve.v1.RetrieveService/ExportDocuments',
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ExportDocumentsRequest.SerializeToString,
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ExportDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CheckDocuments(request,
             target,
             options=(),
@@ -717,6 +823,33 @@ class RetrieveService:
             _registered_method=True)
 
     @staticmethod
+    def MoveDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ragmesh.retrieve.v1.RetrieveService/MoveDocument',
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.MoveDocumentRequest.SerializeToString,
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.MoveDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteDocument(request,
             target,
             options=(),
@@ -814,6 +947,33 @@ class RetrieveService:
             '/ragmesh.retrieve.v1.RetrieveService/ListCollections',
             ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListCollectionsRequest.SerializeToString,
             ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReindexCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ragmesh.retrieve.v1.RetrieveService/ReindexCollection',
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ReindexCollectionRequest.SerializeToString,
+            ragmesh_dot_retrieve_dot_v1_dot_retrieve__pb2.ReindexCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,11 +28,12 @@ class RetrieveServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.SearchRequest, _retrieve_pb2.SearchResponse]
-    """Searches a collection.
+    """Searches a collection. A reranker that fails, or is not done in time, fails no search: the hits
+    then come in the order that the arms gave them, and `rerank` says why.
 
     Errors: INVALID_ARGUMENT WEIGHTS_INVALID, QUERY_EMPTY, QUERY_TOO_LONG, QUERIES_INVALID, TOP_K_OUT_OF_RANGE,
     FILTER_INVALID, DIVERSITY_OUT_OF_RANGE, GROUP_SIZE_OUT_OF_RANGE, MIN_SCORE_INVALID,
-    NEIGHBORS_OUT_OF_RANGE;
+    NEIGHBORS_OUT_OF_RANGE, RERANK_DEPTH_OUT_OF_RANGE;
     NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
     ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
     ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
@@ -47,8 +48,13 @@ class RetrieveServiceStub:
     Rerank: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.RerankRequest, _retrieve_pb2.RerankResponse]
     """Orders documents by their relevance to a query, with a cross-encoder.
 
-    Errors: INVALID_ARGUMENT QUERY_EMPTY, INPUT_EMPTY, TOO_MANY_INPUTS; NOT_FOUND MODEL_NOT_FOUND;
-    FAILED_PRECONDITION RERANKER_NOT_CONFIGURED (a retry cannot help).
+    Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, INPUT_EMPTY, INPUT_TOO_LONG,
+    TOO_MANY_INPUTS, TOP_N_OUT_OF_RANGE, RERANKER_REFUSED; NOT_FOUND MODEL_NOT_FOUND;
+    FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, RERANKER_AUTHENTICATION_FAILED, RERANKER_MISCONFIGURED;
+    INTERNAL RERANKER_FAILED, RERANKER_BAD_ANSWER (a retry cannot help); UNAVAILABLE
+    RERANKER_LOADING, RERANKER_UNAVAILABLE, RERANKER_OVERLOADED; RESOURCE_EXHAUSTED RERANKER_BUSY,
+    RERANKER_RATE_LIMITED; DEADLINE_EXCEEDED RERANKER_TIMEOUT (safe to retry, after the delay where
+    one is named).
     """
     Score: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.ScoreRequest, _retrieve_pb2.ScoreResponse]
     """Scores how close each sentence is to each passage in meaning.
@@ -65,8 +71,18 @@ class RetrieveServiceStub:
     Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
     ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
     FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
-    retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
-    UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
+    retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY; UNAVAILABLE ENGINE_UNAVAILABLE,
+    COLLECTION_BUSY, while a reindexed collection is put in place (safe to retry: it is idempotent).
+    """
+    ExportDocuments: _aio.UnaryStreamMultiCallable[_retrieve_pb2.ExportDocumentsRequest, _retrieve_pb2.ExportDocumentsResponse]
+    """Streams the documents that the caller may read, by id, each with its chunks and vectors as they
+    are indexed: what IndexDocuments takes. The stream opens with a header. Every document is of one
+    moment, the collection is not: what changes while it streams may or may not be in it.
+
+    Errors: NOT_FOUND COLLECTION_NOT_FOUND; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help);
+    ABORTED DOCUMENT_CHANGED, while it was on its way, COLLECTION_CHANGED, when another collection
+    has the name by now (safe to retry: the former after the last whole document, the latter from
+    the beginning).
     """
     CheckDocuments: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.CheckDocumentsRequest, _retrieve_pb2.CheckDocumentsResponse]
     """Says which of the named documents are indexed with the same content already.
@@ -92,10 +108,21 @@ class RetrieveServiceStub:
     Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_OUT_OF_RANGE; NOT_FOUND
     COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND (a retry cannot help). Safe to retry.
     """
+    MoveDocument: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.MoveDocumentRequest, _retrieve_pb2.MoveDocumentResponse]
+    """Gives a document another id, title, source or metadata, in one commit and without embedding: the
+    chunks keep their vectors, their terms follow the new title.
+
+    Errors: INVALID_ARGUMENT DOCUMENT_INVALID; NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND;
+    ALREADY_EXISTS DOCUMENT_EXISTS, when another document has the id and is not to be replaced,
+    DOCUMENT_ID_TAKEN, by a document that the caller may not read; FAILED_PRECONDITION
+    ANALYZER_MISMATCH (a retry cannot help); ABORTED DOCUMENT_CHANGED (safe to retry); UNAVAILABLE
+    COLLECTION_BUSY (safe to retry). A repeat answers NOT_FOUND.
+    """
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.DeleteDocumentRequest, _retrieve_pb2.DeleteDocumentResponse]
     """Deletes a document with its chunks.
 
-    Errors: NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND (a retry cannot help). A repeat
+    Errors: UNAVAILABLE COLLECTION_BUSY, while a reindexed collection is put in place (safe to
+    retry); NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND (a retry cannot help). A repeat
     answers NOT_FOUND.
     """
     CreateCollection: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.CreateCollectionRequest, _retrieve_pb2.CreateCollectionResponse]
@@ -115,6 +142,16 @@ class RetrieveServiceStub:
 
     Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_OUT_OF_RANGE (a retry cannot help). Safe
     to retry.
+    """
+    ReindexCollection: _aio.UnaryStreamMultiCallable[_retrieve_pb2.ReindexCollectionRequest, _retrieve_pb2.ReindexCollectionResponse]
+    """Makes a collection anew with the running encoder and analyser, from the chunks that it has. The
+    old one answers until the new one takes its place, in one commit. What was done is kept when the
+    stream ends early, so a repeat goes on where it stopped.
+
+    Errors: NOT_FOUND COLLECTION_NOT_FOUND; PERMISSION_DENIED COLLECTION_RESTRICTED, when it holds
+    documents that the caller may not read; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help);
+    ABORTED REINDEX_RUNNING, when another call does it already; RESOURCE_EXHAUSTED ENCODER_BUSY,
+    UNAVAILABLE ENGINE_UNAVAILABLE, ENCODER_LOADING (safe to retry).
     """
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_retrieve_pb2.DeleteCollectionRequest, _retrieve_pb2.DeleteCollectionResponse]
     """Deletes a collection with everything in it.
@@ -169,11 +206,12 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retrieve_pb2.SearchRequest,
         context: _aio.ServicerContext[_retrieve_pb2.SearchRequest, _abc.Awaitable[_retrieve_pb2.SearchResponse]],
     ) -> _abc.Awaitable[_retrieve_pb2.SearchResponse]:
-        """Searches a collection.
+        """Searches a collection. A reranker that fails, or is not done in time, fails no search: the hits
+        then come in the order that the arms gave them, and `rerank` says why.
 
         Errors: INVALID_ARGUMENT WEIGHTS_INVALID, QUERY_EMPTY, QUERY_TOO_LONG, QUERIES_INVALID, TOP_K_OUT_OF_RANGE,
         FILTER_INVALID, DIVERSITY_OUT_OF_RANGE, GROUP_SIZE_OUT_OF_RANGE, MIN_SCORE_INVALID,
-        NEIGHBORS_OUT_OF_RANGE;
+        NEIGHBORS_OUT_OF_RANGE, RERANK_DEPTH_OUT_OF_RANGE;
         NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
         ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
         ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
@@ -200,8 +238,13 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.RerankResponse]:
         """Orders documents by their relevance to a query, with a cross-encoder.
 
-        Errors: INVALID_ARGUMENT QUERY_EMPTY, INPUT_EMPTY, TOO_MANY_INPUTS; NOT_FOUND MODEL_NOT_FOUND;
-        FAILED_PRECONDITION RERANKER_NOT_CONFIGURED (a retry cannot help).
+        Errors: INVALID_ARGUMENT QUERY_EMPTY, QUERY_TOO_LONG, INPUT_EMPTY, INPUT_TOO_LONG,
+        TOO_MANY_INPUTS, TOP_N_OUT_OF_RANGE, RERANKER_REFUSED; NOT_FOUND MODEL_NOT_FOUND;
+        FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, RERANKER_AUTHENTICATION_FAILED, RERANKER_MISCONFIGURED;
+        INTERNAL RERANKER_FAILED, RERANKER_BAD_ANSWER (a retry cannot help); UNAVAILABLE
+        RERANKER_LOADING, RERANKER_UNAVAILABLE, RERANKER_OVERLOADED; RESOURCE_EXHAUSTED RERANKER_BUSY,
+        RERANKER_RATE_LIMITED; DEADLINE_EXCEEDED RERANKER_TIMEOUT (safe to retry, after the delay where
+        one is named).
         """
 
     @_abc_1.abstractmethod
@@ -230,8 +273,24 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
         ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
         FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
-        retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY;
-        UNAVAILABLE ENGINE_UNAVAILABLE (safe to retry: it is idempotent).
+        retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY; UNAVAILABLE ENGINE_UNAVAILABLE,
+        COLLECTION_BUSY, while a reindexed collection is put in place (safe to retry: it is idempotent).
+        """
+
+    @_abc_1.abstractmethod
+    def ExportDocuments(
+        self,
+        request: _retrieve_pb2.ExportDocumentsRequest,
+        context: _aio.ServicerContext[_retrieve_pb2.ExportDocumentsRequest, _abc.AsyncIterator[_retrieve_pb2.ExportDocumentsResponse]],
+    ) -> _abc.AsyncIterator[_retrieve_pb2.ExportDocumentsResponse]:
+        """Streams the documents that the caller may read, by id, each with its chunks and vectors as they
+        are indexed: what IndexDocuments takes. The stream opens with a header. Every document is of one
+        moment, the collection is not: what changes while it streams may or may not be in it.
+
+        Errors: NOT_FOUND COLLECTION_NOT_FOUND; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help);
+        ABORTED DOCUMENT_CHANGED, while it was on its way, COLLECTION_CHANGED, when another collection
+        has the name by now (safe to retry: the former after the last whole document, the latter from
+        the beginning).
         """
 
     @_abc_1.abstractmethod
@@ -283,6 +342,22 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def MoveDocument(
+        self,
+        request: _retrieve_pb2.MoveDocumentRequest,
+        context: _aio.ServicerContext[_retrieve_pb2.MoveDocumentRequest, _abc.Awaitable[_retrieve_pb2.MoveDocumentResponse]],
+    ) -> _abc.Awaitable[_retrieve_pb2.MoveDocumentResponse]:
+        """Gives a document another id, title, source or metadata, in one commit and without embedding: the
+        chunks keep their vectors, their terms follow the new title.
+
+        Errors: INVALID_ARGUMENT DOCUMENT_INVALID; NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND;
+        ALREADY_EXISTS DOCUMENT_EXISTS, when another document has the id and is not to be replaced,
+        DOCUMENT_ID_TAKEN, by a document that the caller may not read; FAILED_PRECONDITION
+        ANALYZER_MISMATCH (a retry cannot help); ABORTED DOCUMENT_CHANGED (safe to retry); UNAVAILABLE
+        COLLECTION_BUSY (safe to retry). A repeat answers NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteDocument(
         self,
         request: _retrieve_pb2.DeleteDocumentRequest,
@@ -290,7 +365,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieve_pb2.DeleteDocumentResponse]:
         """Deletes a document with its chunks.
 
-        Errors: NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND (a retry cannot help). A repeat
+        Errors: UNAVAILABLE COLLECTION_BUSY, while a reindexed collection is put in place (safe to
+        retry); NOT_FOUND COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND (a retry cannot help). A repeat
         answers NOT_FOUND.
         """
 
@@ -328,6 +404,22 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_OUT_OF_RANGE (a retry cannot help). Safe
         to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ReindexCollection(
+        self,
+        request: _retrieve_pb2.ReindexCollectionRequest,
+        context: _aio.ServicerContext[_retrieve_pb2.ReindexCollectionRequest, _abc.AsyncIterator[_retrieve_pb2.ReindexCollectionResponse]],
+    ) -> _abc.AsyncIterator[_retrieve_pb2.ReindexCollectionResponse]:
+        """Makes a collection anew with the running encoder and analyser, from the chunks that it has. The
+        old one answers until the new one takes its place, in one commit. What was done is kept when the
+        stream ends early, so a repeat goes on where it stopped.
+
+        Errors: NOT_FOUND COLLECTION_NOT_FOUND; PERMISSION_DENIED COLLECTION_RESTRICTED, when it holds
+        documents that the caller may not read; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help);
+        ABORTED REINDEX_RUNNING, when another call does it already; RESOURCE_EXHAUSTED ENCODER_BUSY,
+        UNAVAILABLE ENGINE_UNAVAILABLE, ENCODER_LOADING (safe to retry).
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,266 @@
+"""A client of OpenAI's protocol, which most servers speak, each with its dialect: a provider is a
+small class in a file of its own that says what differs."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+from services.infer.adapters.failures import (
+    BAD,
+    CUT,
+    DOWN,
+    NO_MODEL,
+    WRONG_ADDRESS,
+    ErrorTable,
+    failure,
+)
+from services.infer.adapters.http import (
+    OK,
+    HttpServer,
+    Reply,
+    bearer,
+    parse_json,
+    with_version,
+    without_version,
+)
+from services.infer.adapters.openai_body import body_of, events_of
+from services.infer.adapters.openai_errors import OPENAI_ERRORS
+from services.infer.adapters.sse import EventSplitter
+from services.infer.ports import (
+    Capabilities,
+    Delta,
+    EngineEvent,
+    Finish,
+    GenerateRequest,
+    ModelInfo,
+    Task,
+    Usage,
+)
+from services.infer.settings import ServerSettings
+from services.infer.tokens import estimate_tokens
+from services.runtime.errors import RagmeshError
+
+FAMILY = Capabilities(
+    tools=True,
+    tool_choice=True,
+    parallel_tool_calls=True,
+    json_object=True,
+    json_schema=True,
+    logprobs=True,
+    multiple_choices=True,
+    vision=True,
+    seed=True,
+    top_k=True,
+    penalties=True,
+    logit_bias=True,
+    max_stops=4,
+    completions=True,
+    lists_all=False,
+)
+"""What servers of the family take. Whether a model calls tools or reads images is the server's to
+say: it refuses clearly."""
+
+ASKING_TIMEOUT = 5.0
+"""Seconds that a server may take to say what it is and has."""
+_LISTING_AGE = 60.0
+"""Seconds that a list of models is believed."""
+_READY_AGE = 3.0
+"""Seconds that a failure is, and that a server counts as alive without being asked."""
+_DONE = b"[DONE]"
+
+
+class OpenAIProtocolEngine:
+    """A streaming client; nothing is retried here. A dialect overrides what its server does
+    otherwise: class attributes for facts, the methods without an underscore for behaviour."""
+
+    Settings: ClassVar[type[ServerSettings]] = ServerSettings
+    can: ClassVar[Capabilities] = FAMILY
+    errors: ClassVar[ErrorTable] = OPENAI_ERRORS
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Raises:
+        FailedPrecondition: SETTING_REQUIRED, URL_INVALID, CA_FILE_UNREADABLE.
+        """
+        self.settings = settings
+        self.server = HttpServer.from_settings(
+            self.base_url(settings), settings, self.headers(settings)
+        )
+        self._listing: tuple[float, Sequence[ModelInfo] | RagmeshError] | None = None
+        self._listing_lock = asyncio.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: ServerSettings) -> "OpenAIProtocolEngine":
+        return cls(settings)
+
+    # what dialects say
+
+    def base_url(self, settings: ServerSettings) -> str:
+        """Where ``/chat/completions`` lies."""
+        return with_version(settings.require("url", "http://127.0.0.1:8000/v1"))
+
+    def headers(self, settings: ServerSettings) -> Mapping[str, str]:
+        """Sent with every request."""
+        return bearer(settings)
+
+    def route(self, request: GenerateRequest) -> str:
+        """The path of a generation, after the base."""
+        return "/completions" if request.task is Task.COMPLETE else "/chat/completions"
+
+    def body(self, request: GenerateRequest) -> dict[str, Any]:
+        """The JSON body of a generation."""
+        return body_of(request)
+
+    def events(self, chunk: dict[str, Any]) -> list[EngineEvent]:
+        """The events of one chunk of a stream, or of a whole answer. Raises as `events_of`."""
+        return events_of(chunk)
+
+    def capabilities(self, model: str = "") -> Capabilities:
+        return self.can
+
+    def model_info(self, item: Mapping[str, Any]) -> ModelInfo:
+        """An entry of ``/models``; errors as `events_of`."""
+        length = item.get("max_model_len") or item.get("context_length") or 0
+        return ModelInfo(item["id"], int(length), item.get("owned_by") or "")
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Ask the server for its models.
+
+        Raises:
+            RagmeshError: it does not list them.
+        """
+        answer = await self.server.request("GET", "/models", timeout=ASKING_TIMEOUT)
+        if answer.status != OK:
+            refusal = self.errors.error(answer.status, answer.body, answer.headers)
+            raise failure(WRONG_ADDRESS) if refusal.reason == NO_MODEL.reason else refusal
+        try:
+            return [self.model_info(item) for item in answer.json()["data"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise failure(BAD) from error
+
+    async def check(self) -> None:
+        """Return when the server can work; errors as `ready`."""
+        await self._listed(_READY_AGE)
+
+    async def healthy(self, path: str) -> None:
+        """Ask a health route, which lies beside ``/v1``.
+
+        Raises:
+            Unavailable: ENGINE_UNAVAILABLE, whatever else the server answers.
+        """
+        url = without_version(self.server.url) + path
+        answer = await self.server.request("GET", url, timeout=ASKING_TIMEOUT)
+        if answer.status in (401, 403):
+            raise self.errors.error(answer.status, answer.body)
+        if answer.status != OK:
+            raise failure(DOWN)
+
+    async def counted(self, path: str, body: Any) -> Any:
+        """Ask a route beside ``/v1`` that counts tokens, and parse its answer.
+
+        Raises:
+            RagmeshError: it does not count.
+        """
+        url = without_version(self.server.url) + path
+        answer = await self.server.request("POST", url, body, timeout=ASKING_TIMEOUT)
+        if answer.status != OK:
+            raise self.errors.error(answer.status, answer.body, answer.headers)
+        return answer.json()
+
+    # the port
+
+    async def models(self) -> Sequence[ModelInfo]:
+        try:
+            return await self._listed(_LISTING_AGE)
+        except RagmeshError:
+            return ()
+
+    async def ready(self) -> None:
+        await self.check()
+
+    async def aclose(self) -> None:
+        await self.server.aclose()
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
+        usage: Usage | None = None
+        finishes: dict[int, Finish] = {}
+        said: list[str] = []
+        async with self.server.stream("POST", self.route(request), self.body(request)) as reply:
+            if reply.status != OK:
+                body = await reply.read_error()
+                raise self.errors.error(reply.status, body, reply.headers)
+            async with aclosing(_bursts(reply)) as bursts:
+                async for burst in bursts:
+                    for data in burst:
+                        for event in self._events_in(data):
+                            if isinstance(event, Delta):
+                                said.append(event.text)
+                                yield event
+                            elif isinstance(event, Finish):
+                                finishes[event.index] = event
+                            else:
+                                usage = event
+        if len(finishes) < request.n:
+            raise failure(CUT)  # the server closed the stream without saying that it was done
+        for index in sorted(finishes):
+            yield finishes[index]
+        yield usage or Usage(
+            _prompt_tokens(request), estimate_tokens("".join(said)), estimated=True
+        )
+
+    def _events_in(self, data: bytes) -> list[EngineEvent]:
+        """Raises:
+        RagmeshError: an error event, or something that is no chunk.
+        """
+        chunk = parse_json(data)
+        if not isinstance(chunk, dict):
+            raise failure(BAD)
+        if chunk.get("error"):
+            raise self.errors.error(OK, data)
+        try:
+            return self.events(chunk)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise failure(BAD) from error
+
+    async def _listed(self, age: float) -> Sequence[ModelInfo]:
+        """The server's models, from memory when they are at most `age` seconds old.
+
+        Raises:
+            RagmeshError: the server does not list them.
+        """
+        async with self._listing_lock:
+            clock = asyncio.get_running_loop().time
+            if self._listing and isinstance(self._listing[1], RagmeshError):
+                age = min(age, _READY_AGE)
+            if self._listing is None or clock() - self._listing[0] > age:
+                try:
+                    self._listing = (clock(), await self.list_models())
+                except RagmeshError as error:
+                    self._listing = (clock(), error)
+            listed = self._listing[1]
+        if isinstance(listed, RagmeshError):
+            raise listed
+        return listed
+
+
+async def _bursts(reply: Reply) -> AsyncGenerator[list[bytes], None]:
+    """The data of events up to ``[DONE]``, as many at a time as have come. A JSON answer is one
+    event: servers that do not stream send that, and some send errors so."""
+    if reply.is_json:
+        yield [await reply.read()]
+        return
+    splitter = EventSplitter()
+    async for block in reply.blocks():
+        burst = splitter.feed(block)
+        if _DONE in burst:
+            yield burst[: burst.index(_DONE)]
+            await reply.drain()
+            return
+        if burst:
+            yield burst
+    burst = splitter.end()
+    yield burst[: burst.index(_DONE)] if _DONE in burst else burst
+
+
+def _prompt_tokens(request: GenerateRequest) -> int:
+    return estimate_tokens(request.text) + sum(estimate_tokens(m.text) for m in request.messages)

@@ -1,0 +1,75 @@
+"""vLLM's OpenAI-compatible server, by URL (0.12 and later, whose guides are `structured_outputs`).
+
+https://docs.vllm.ai/en/latest/serving/openai_compatible_server/
+"""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from pydantic_settings import SettingsConfigDict
+
+from services.infer.adapters.failures import BAD, OVERLOADED, UNSUPPORTED, ErrorTable, failure
+from services.infer.adapters.openai_body import messages_of
+from services.infer.adapters.openai_errors import CODES, NUMBERS, PATTERNS
+from services.infer.adapters.openai_protocol import FAMILY, OpenAIProtocolEngine
+from services.infer.ports import GenerateRequest, GuideKind, Task
+from services.infer.settings import ServerSettings
+
+_NO_TOOLS = re.compile(r"--enable-auto-tool-choice|--tool-call-parser")
+
+
+class VllmSettings(ServerSettings):
+    """A vLLM server."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGMESH_VLLM_")
+
+    url: str = "http://127.0.0.1:8001/v1"
+    """Address of vLLM."""
+
+
+class VllmEngine(OpenAIProtocolEngine):
+    """vLLM: guides, going on with a message, exact counts."""
+
+    Settings = VllmSettings
+    can = replace(FAMILY, guides=frozenset(GuideKind), prefill=True, counts_tokens=True)
+    errors = ErrorTable(
+        {**CODES, "engineoverloaded": OVERLOADED},
+        ((_NO_TOOLS, UNSUPPORTED), *PATTERNS),
+        numbers=NUMBERS,
+    )
+
+    def body(self, request: GenerateRequest) -> dict[str, Any]:
+        body = super().body(request)
+        guide = request.guide
+        if guide is not None:
+            value = list(guide.values) if guide.kind is GuideKind.CHOICE else guide.value
+            body["structured_outputs"] = {guide.kind.value: value}
+        if request.continue_final:
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        return body
+
+    async def check(self) -> None:
+        await self.healthy("/health")
+        await super().check()
+
+    async def count_tokens(self, request: GenerateRequest) -> int:
+        body: dict[str, Any] = {"model": request.model}
+        if request.task is Task.COMPLETE:
+            body["prompt"] = request.text
+        else:
+            body["messages"] = messages_of(request)
+            if request.continue_final:
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
+        return _count(await self.counted("/tokenize", body))
+
+    async def count_text(self, model: str, text: str) -> int:
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        return _count(await self.counted("/tokenize", body))
+
+
+def _count(counted: Any) -> int:
+    try:
+        return int(counted["count"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise failure(BAD) from error

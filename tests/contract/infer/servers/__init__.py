@@ -1,0 +1,1 @@
+"""Scripted servers, one file a vendor, written to the vendors' public APIs."""
