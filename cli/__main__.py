@@ -6,6 +6,7 @@ import typer
 
 from cli.commands.ask import ask
 from cli.commands.audit import audit
+from cli.commands.collections import collections
 from cli.commands.doctor import doctor
 from cli.commands.down import down
 from cli.commands.ingest import ingest
@@ -13,6 +14,7 @@ from cli.commands.keys import keys
 from cli.commands.models import models
 from cli.commands.search import search
 from cli.commands.status import status
+from cli.commands.sync import sync
 from cli.commands.tenants import tenants
 from cli.commands.token import tokens
 from cli.commands.up import up
@@ -28,8 +30,9 @@ app = typer.Typer(
     "RAGMESH_METRICS_BASE (9100) say where a mesh lives; RAGMESH_URL and RAGMESH_TOKEN reach "
     "another one. NO_COLOR turns colours off.",
 )
-for _command in (up, down, status, ingest, ask, search, models, doctor):
+for _command in (up, down, status, ingest, sync, ask, search, models, doctor):
     app.command()(_command)
+app.add_typer(collections, name="collections")
 app.add_typer(tokens, name="token")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")

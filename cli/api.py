@@ -12,6 +12,8 @@ from cli.settings import CommandSettings
 
 RETRYABLE = frozenset({408, 425, 429, 502, 503, 504})
 ATTEMPTS = 6
+PATIENT_ATTEMPTS = 10
+"""Of long work, which a restart of a service must not end: some two minutes."""
 LONGEST_PAUSE = 30.0
 _TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 
@@ -34,8 +36,20 @@ class ApiError(Failure):
 class Api:
     """Calls to one mesh with one token."""
 
-    def __init__(self, settings: CommandSettings, transport: httpx.BaseTransport | None = None):
-        """Raises Failure when there is no token."""
+    def __init__(
+        self,
+        settings: CommandSettings,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        """Args:
+        attempts: how often a call is made that may be repeated.
+
+        Raises:
+            Failure: there is no token.
+        """
+        self._attempts = attempts
         self.url = settings.base_url
         self._client = httpx.Client(
             base_url=self.url,
@@ -70,15 +84,19 @@ class Api:
 
         Only for calls that may run twice.
         """
-        for attempt in range(1, ATTEMPTS):
+        for attempt in range(1, self._attempts):
             try:
                 return self.call(method, path, **options)
             except ApiError as error:
-                if not error.may_retry or not self._heard:
-                    raise
-                named = error.retry_after
-                time.sleep(min(0.25 * 2**attempt if named is None else named, LONGEST_PAUSE))
+                self.pause(attempt, error)
         return self.call(method, path, **options)
+
+    def pause(self, attempt: int, error: ApiError) -> None:
+        """Wait before another attempt. Raises the error when another cannot help."""
+        if not error.may_retry or not self._heard or attempt >= self._attempts:
+            raise error
+        named = error.retry_after
+        time.sleep(min(0.25 * 2**attempt if named is None else named, LONGEST_PAUSE))
 
     def events(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """The named events of a stream, each with its data. Raises ApiError."""
@@ -92,8 +110,29 @@ class Api:
             if source.response.is_error:
                 source.response.read()
                 raise _error(source.response)
+            self._heard = True
             for event in source.iter_sse():
                 yield event.event, event.data
+
+    def lines(self, path: str, params: Mapping[str, str]) -> Iterator[bytes]:
+        """The lines of a streamed answer, without their ends. Raises ApiError."""
+        with (
+            self._telling_failures(),
+            self._client.stream("GET", path, params=params) as answer,
+        ):
+            if answer.is_error:
+                answer.read()
+                raise _error(answer)
+            self._heard = True
+            rest = bytearray()
+            for piece in answer.iter_bytes():
+                rest += piece
+                end = rest.rfind(b"\n") + 1
+                # By hand: httpx also splits at the line ends of Unicode, which texts hold.
+                yield from (line for line in bytes(rest[:end]).split(b"\n") if line)
+                del rest[:end]
+            if rest:
+                yield bytes(rest)
 
     @contextmanager
     def _telling_failures(self) -> Iterator[None]:
@@ -119,6 +158,14 @@ def _token(settings: CommandSettings) -> str:
             "`ragmesh up` writes it; RAGMESH_TOKEN gives another.",
             code="no_token",
         ) from error
+
+
+def told(failure: Mapping[str, Any]) -> ApiError:
+    """The error object that ends a stream which had begun well."""
+    error = failure["error"]
+    code, kind = str(error.get("code") or "error"), str(error.get("type"))
+    passes = kind == "server_error" or code in ("document_changed", "reindex_running")
+    return ApiError(503 if passes else 400, str(error["message"]), code)
 
 
 def _error(answer: httpx.Response) -> ApiError:

@@ -54,11 +54,76 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
         "No file of a known format under: {paths}",
         "取り込める形式のファイルがありません: {paths}",
     ),
+    "collections.created": (
+        "Made the collection '{name}'.",
+        "コレクション「{name}」を作成しました。",
+    ),
+    "collections.deleted": (
+        "Deleted the collection '{name}' with {documents} documents.",
+        "コレクション「{name}」を文書 {documents} 件とともに削除しました。",
+    ),
+    "export.progress": ("Exporting", "書き出し中"),
+    "export.partial": (
+        "The file holds what this token may read. The operator's own token (admin.token) reads "
+        "everything.",
+        "このトークンで読める文書だけを書き出しました。すべてを読めるのは運用者のトークン"
+        "（admin.token）です。",
+    ),
+    "export.done": (
+        "{documents} documents, {chunks} chunks in {file} after {seconds:.1f} s.",
+        "文書 {documents} 件、チャンク {chunks} 件を {file} に書き出しました（{seconds:.1f} 秒）。",
+    ),
+    "import.progress": ("Importing", "取り込み中"),
+    "import.embeds": (
+        "The vectors are those of {theirs}; {ours} is running, so the chunks are embedded anew.",
+        "ベクトルは {theirs} のものです。稼働中は {ours} なので、チャンクを埋め込み直します。",
+    ),
+    "import.done": (
+        "Collection '{collection}': {indexed} indexed, {replaced} replaced, {unchanged} "
+        "unchanged, {embedded_chunks} chunks embedded in {seconds:.1f} s.",
+        "コレクション「{collection}」: 登録 {indexed}、置換 {replaced}、変更なし {unchanged}、"
+        "埋め込んだチャンク {embedded_chunks}（{seconds:.1f} 秒）。",
+    ),
+    "reindex.progress": ("Reindexing", "再構築中"),
+    "reindex.fits": (
+        "The collection '{collection}' is of {encoder} already; --force embeds it anew.",
+        "コレクション「{collection}」はすでに {encoder} のものです。--force で埋め込み直します。",
+    ),
+    "reindex.full": (
+        "{chunks} chunks fill what the encoder reads of a text; the end of some may be left out. "
+        "Ingesting the documents again cuts them to fit.",
+        "{chunks} 件のチャンクがエンコーダーの読める長さに達し、末尾が省かれた可能性があります。"
+        "文書を取り込み直すと長さに合わせて分割されます。",
+    ),
+    "reindex.done": (
+        "Made '{collection}' anew: {documents} documents, {chunks} chunks embedded in "
+        "{seconds:.1f} s.",
+        "「{collection}」を再構築しました: 文書 {documents} 件、埋め込んだチャンク {chunks} 件"
+        "（{seconds:.1f} 秒）。",
+    ),
     "rerank.not_applied": (
         "Not reranked ({reason}): the order is that of the search itself.",
         "リランクは行われませんでした（{reason}）。検索の順のまま表示します。",
     ),
     "search.none": ("Nothing found.", "見つかりませんでした。"),
+    "sync.reading": ("Reading", "読み取り中"),
+    "sync.progress": ("Syncing", "同期中"),
+    "sync.kept": (
+        "The source could not be listed whole, so {count} documents that may be gone were kept.",
+        "同期元をすべては読めなかったため、失われた可能性のある文書 {count} 件を残しました。",
+    ),
+    "sync.done": (
+        "{added} added, {changed} changed, {moved} moved, {deleted} deleted, {unchanged} "
+        "unchanged, {skipped} left out, {failed} failed in {seconds:.1f} s.",
+        "追加 {added}、変更 {changed}、移動 {moved}、削除 {deleted}、変更なし {unchanged}、"
+        "対象外 {skipped}、失敗 {failed}（{seconds:.1f} 秒）。",
+    ),
+    "sync.would": (
+        "Would be: {added} added, {changed} changed, {moved} moved, {deleted} deleted; "
+        "{unchanged} unchanged, {skipped} left out, {failed} failed in {seconds:.1f} s.",
+        "実行すると: 追加 {added}、変更 {changed}、移動 {moved}、削除 {deleted}。変更なし "
+        "{unchanged}、対象外 {skipped}、失敗 {failed}（{seconds:.1f} 秒）。",
+    ),
     "doctor.fine": ("All is well.", "問題はありません。"),
     "doctor.bad": ("{count} problem(s) found.", "{count} 件の問題があります。"),
 }

@@ -139,7 +139,7 @@ def _from_file(file: UploadFile, facts: Mapping[str, Any], settings: GatewaySett
             "A file needs a name, or metadata with an id that is a text.",
             field="metadata.id" if "id" in facts else "file",
         )
-    title = facts.get("title")
+    title, source = facts.get("title"), facts.get("source")
     return Upload(
         id=id,
         filename=filename or id,
@@ -149,7 +149,7 @@ def _from_file(file: UploadFile, facts: Mapping[str, Any], settings: GatewaySett
         param="file",
         content_type=file.content_type or "",
         title=title if isinstance(title, str) else "",
-        source=filename or id,
+        source=source if isinstance(source, str) else filename or id,
         metadata={key: value for key, value in facts.items() if key not in _RESERVED},
         access=read_access(facts["access"], "metadata.access") if "access" in facts else (),
     )

@@ -1,38 +1,47 @@
 """``python -m services.retrieve``: the composition root."""
 
 from services.retrieve.adapters import (
+    ANALYZERS,
     ENCODERS,
+    LOCAL_STORES,
     PLANNED_ENCODERS,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
     RERANKERS,
+    SERVER_STORES,
     SPARSE_BACKENDS,
     STORES,
 )
 from services.retrieve.adapters.morphemes import installed
+from services.retrieve.adapters.qdrant.options import QdrantOptions
+from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
+from services.retrieve.ports import Store
 from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
+from services.runtime.errors import FailedPrecondition
 from services.runtime.registry import resolve
 from services.runtime.server import Service, run
 from services.runtime.settings import load
 
 
-def build(settings: RetrieveSettings) -> Service:
-    """Wire the chosen adapters together."""
+def wire(settings: RetrieveSettings) -> Retrieval:
+    """The chosen adapters together; nothing is started."""
     model_class = resolve(
         ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
     )
-    store_class = resolve(STORES, settings.vector_backend, "VECTOR_URL", planned=PLANNED_STORES)
-    analyzers = resolve(
+    resolve(
         SPARSE_BACKENDS,
         settings.sparse_backend,
         "SPARSE_BACKEND",
         planned=PLANNED_SPARSE_BACKENDS,
     )
-    analyzer_class = resolve(analyzers, _analyzer(settings), "RAGMESH_ANALYZER")
+    reads_words = settings.sparse_backend != ENGINE
+    if reads_words:
+        _check_local(settings)
+    analyzer_class = resolve(ANALYZERS, _analyzer(settings), "RAGMESH_ANALYZER")
     model = model_class(
         settings.embedding_model,
         languages=settings.embedding_languages,
@@ -46,18 +55,24 @@ def build(settings: RetrieveSettings) -> Service:
         queue=settings.embedding_queue,
         query_cache=settings.query_cache,
     )
-    merging = (
-        {"merge_points": settings.merge_points, "merge_threads": settings.merge_threads}
-        if settings.vector_backend == "edge"
-        else {}
-    )
-    store = store_class(
-        settings.vector_location, settings.data, open_shards=settings.open_shards, **merging
-    )
+    store = _store(settings)
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options, _reranking(settings))
+    return Retrieval(
+        store,
+        encoder,
+        analyzer_class(),
+        options,
+        _reranking(settings),
+        reads_words=reads_words,
+    )
+
+
+def build(settings: RetrieveSettings) -> Service:
+    """The service around them."""
+    retrieval = wire(settings)
+    store = retrieval.store
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
@@ -74,6 +89,61 @@ def build(settings: RetrieveSettings) -> Service:
         availability=store.availability,
         aclose=retrieval.aclose,
     )
+
+
+def _check_local(settings: RetrieveSettings) -> None:
+    """A sparse arm outside the engine lies in a folder of one process.
+
+    Raises:
+        FailedPrecondition: SPARSE_BACKEND_NOT_LOCAL, where replicas share the store.
+    """
+    if settings.vector_backend not in LOCAL_STORES:
+        local = ", ".join(f"{name}://" for name in sorted(LOCAL_STORES))
+        raise FailedPrecondition(
+            "SPARSE_BACKEND_NOT_LOCAL",
+            f"SPARSE_BACKEND={settings.sparse_backend} keeps its index in the folder of one "
+            f"process, and replicas share {settings.vector_backend}://. Set SPARSE_BACKEND=engine, "
+            f"or VECTOR_URL to one of {local}.",
+        )
+
+
+def _store(settings: RetrieveSettings) -> Store:
+    """The store at `vector_url`."""
+    backend = settings.vector_backend
+    store_class = resolve(STORES, backend, "VECTOR_URL", planned=PLANNED_STORES)
+    if backend not in SERVER_STORES:
+        # A store that no other arm can stand beside is not told of one.
+        arm = {} if settings.sparse_backend == ENGINE else {"sparse": settings.sparse_backend}
+        merging = (
+            {"merge_points": settings.merge_points, "merge_threads": settings.merge_threads}
+            if backend == "edge"
+            else {}
+        )
+        made: Store = store_class(
+            settings.vector_location,
+            settings.data,
+            open_shards=settings.open_shards,
+            **arm,
+            **merging,
+        )
+        return made
+    options = QdrantOptions(
+        api_key=settings.vector_api_key.get_secret_value(),
+        ca=settings.vector_ca,
+        timeout=settings.vector_timeout,
+        prefix=settings.qdrant_prefix,
+        shards=settings.qdrant_shards,
+        replicas=settings.qdrant_replicas,
+        write_replicas=settings.qdrant_write_replicas,
+        on_disk=settings.qdrant_on_disk,
+        quantization=settings.qdrant_quantization,
+        hnsw_m=settings.qdrant_hnsw_m,
+        hnsw_ef_construct=settings.qdrant_hnsw_ef_construct,
+        hnsw_ef=settings.qdrant_hnsw_ef,
+        indexed_metadata=settings.qdrant_indexed_metadata,
+    )
+    server: Store = store_class(settings.vector_url, options)
+    return server
 
 
 def _reranking(settings: RetrieveSettings) -> Reranking | None:

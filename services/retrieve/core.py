@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import re
+import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,10 +22,12 @@ from services.retrieve.planning import Planner
 from services.retrieve.ports import (
     Analyzer,
     Attributes,
+    Chunk,
     Collection,
     CollectionKey,
     Document,
     EncoderFacts,
+    FieldTerms,
     Matrix,
     NewCollection,
     Reranker,
@@ -40,6 +43,7 @@ from services.retrieve.reranking import (
 from services.retrieve.results import Results
 from services.retrieve.searches import Found, Search, check_search, query_text
 from services.retrieve.tasks import together
+from services.retrieve.texts import all_field_terms
 from services.runtime.deadlines import Budget
 from services.runtime.errors import (
     Aborted,
@@ -54,7 +58,9 @@ from services.text.normalize import normalize
 log = logging.getLogger(__name__)
 
 SEARCH_SECONDS = Histogram(
-    "ragmesh_retrieve_search_seconds", "Time of a search without its encoding.", ["mode"]
+    "ragmesh_retrieve_search_seconds",
+    "Time of a search without its encoding and reranking.",
+    ["mode"],
 )
 
 DEFAULT_ENCODER_ALIAS = "default-embedding"
@@ -110,10 +116,21 @@ class Retrieval:
         analyzer: Analyzer,
         options: CollectionOptions,
         reranking: Reranking | None = None,
+        *,
+        reads_words: bool = False,
     ) -> None:
+        """Args:
+        store: keeps the collections.
+        encoder: makes dense vectors.
+        analyzer: makes sparse ones.
+        options: of new collections.
+        reranking: the reranker; None where there is none.
+        reads_words: whether the store's sparse arm reads words beside vectors.
+        """
         self.store = store
         self.encoder = encoder
         self.analyzer = analyzer
+        self.reads_words = reads_words
         self.reranking = reranking
         self.learning = Learning(store, encoder, analyzer)
         self._options = options
@@ -201,6 +218,7 @@ class Retrieval:
             key=key,
             collection=collection,
             measured=measured,
+            reads_words=self.reads_words,
         )
         plans = [await planner.plan(request, query) for query in queries]
         results = Results(
@@ -215,8 +233,11 @@ class Retrieval:
             reranking=self.reranking if request.rerank else None,
             deadline=deadline,
         )
-        with SEARCH_SECONDS.labels(request.mode).time():
-            return await results.find()
+        started = time.perf_counter()
+        found = await results.find()
+        spent = time.perf_counter() - started - (found.rerank.seconds if found.rerank else 0.0)
+        SEARCH_SECONDS.labels(request.mode).observe(spent)
+        return found
 
     async def _scale(self) -> Scale:
         """How the encoder's cosines are to be read; measured when it is first needed."""
@@ -385,6 +406,12 @@ class Retrieval:
         return facts.tokenizer
 
     # Collections
+
+    async def field_terms(self, chunks: Sequence[tuple[str, Chunk]]) -> Sequence[FieldTerms | None]:
+        """Terms of chunks, given with their documents' titles, where the sparse arm reads them."""
+        if not self.reads_words:
+            return [None] * len(chunks)
+        return await asyncio.to_thread(all_field_terms, self.analyzer, chunks)
 
     async def create_collection(
         self,

@@ -8,6 +8,7 @@ published in one commit, so a stream of small documents costs few of them.
 import asyncio
 import json
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,8 @@ WAITING_CHUNKS = 192
 """Chunks that may wait for the encoder."""
 COMMIT_CHUNKS = 512
 """Chunks after which complete documents are published even while more are coming."""
+COMMIT_SECONDS = 2.0
+"""Seconds after which they are: what is lost with the process, and what progress is told by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +259,13 @@ class Indexing:
                 sparse = await asyncio.to_thread(
                     analyzed, analyzer, texts, languages, averages.averages
                 )
+                pairs = [(one.owner.document.title, one.chunk) for one in pieces]
+                terms = await self._retrieval.field_terms(pairs)
                 chunks = [
-                    EncodedChunk(piece.owner.token, piece.chunk, dense, terms)
-                    for piece, dense, terms in zip(pieces, vectors, sparse, strict=True)
+                    EncodedChunk(piece.owner.token, piece.chunk, dense, weights, words)
+                    for piece, dense, weights, words in zip(
+                        pieces, vectors, sparse, terms, strict=True
+                    )
                 ]
                 await self._encoded.put(_Encoded(pieces, chunks))
         await self._encoded.put(None)
@@ -280,7 +287,7 @@ class Indexing:
     async def _write(self) -> None:
         store = self._retrieval.store
         complete: list[str] = []
-        waiting = 0
+        waiting, committed = 0, time.monotonic()
         while (batch := await self._encoded.get()) is not None:
             opened = [(one.owner.token, one.owner.document) for one in batch.pieces if one.opens]
             self._staged.update(token for token, _ in opened)
@@ -288,9 +295,10 @@ class Indexing:
             CHUNKS.inc(len(batch.chunks))
             complete += [one.owner.token for one in batch.pieces if one.completes]
             waiting += len(batch.chunks)
-            if complete and (waiting >= COMMIT_CHUNKS or self._idle()):
+            due = waiting >= COMMIT_CHUNKS or time.monotonic() - committed >= COMMIT_SECONDS
+            if complete and (due or self._idle()):
                 await self._publish(complete)
-                complete, waiting = [], 0
+                complete, waiting, committed = [], 0, time.monotonic()
         if complete:
             await self._publish(complete)
 

@@ -36,7 +36,7 @@ from services.retrieve.ports import (
     Store,
 )
 from services.retrieve.profiles import Profile, dump, parse
-from services.retrieve.texts import indexed_text
+from services.retrieve.texts import all_field_terms, indexed_text
 from services.runtime.errors import NotFound, RagmeshError
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,8 @@ class Learning:
             return False
         if self._failed.get(collection.generation, -1) == collection.all_chunks:
             return False
+        if collection.lacks_words:
+            return True
         if profile.unfinished or profile.encoder not in ("", collection.encoder):
             return True
         chunks = collection.all_chunks
@@ -112,6 +114,9 @@ class Learning:
             collection: Collection | None = None
             try:
                 collection = await self._store.get_collection(key)
+                if collection.lacks_words and self._is_due(collection, parse(collection.profile)):
+                    await self._give_words(key)
+                    collection = replace(collection, lacks_words=False)
                 if self._is_due(collection, parse(collection.profile)):
                     with SECONDS.time():
                         await self.learn(key, collection)
@@ -177,6 +182,18 @@ class Learning:
             await self._store.replace_sparse(key, vectors)
             after = page[-1].position
         log.info("weighed a collection's chunks again", extra={"chunks": collection.all_chunks})
+
+    async def _give_words(self, key: CollectionKey) -> None:
+        """Give the arm that reads words every chunk that was indexed without it."""
+        after, chunks = 0, 0
+        while page := await self._store.scan(key, after, _PAGE_CHUNKS):
+            pairs = [(one.title, one.chunk) for one in page]
+            terms = await asyncio.to_thread(all_field_terms, self._analyzer, pairs)
+            positions = [one.position for one in page]
+            await self._store.add_words(key, list(zip(positions, terms, strict=True)), last=False)
+            after, chunks = page[-1].position, chunks + len(page)
+        await self._store.add_words(key, [], last=True)
+        log.info("gave the word index a collection's chunks", extra={"chunks": chunks})
 
     async def _calibrate(
         self,

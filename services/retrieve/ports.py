@@ -70,6 +70,9 @@ class Collection:
     """Chunks whoever may read them; `documents` and the rest count what the caller may."""
     profile: str = ""
     """What was learned from its chunks, as `services.retrieve.profiles` writes it."""
+    lacks_words: bool = False
+    """Whether the arm that reads words lacks chunks that were indexed without it; until it has
+    them the store's own sparse arm answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,17 @@ class SparseVector:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldTerms:
+    """A chunk's terms by field, in order and repeated, for a sparse arm that reads words."""
+
+    title: tuple[str, ...]
+    heading: tuple[str, ...]
+    body: tuple[str, ...]
+    bigrams: tuple[str, ...]
+    """The character bigrams that an analyser keeps beside its words, of all fields."""
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedChunk:
     """A chunk with its vectors, bound to the document that was announced under `token`."""
 
@@ -123,6 +137,8 @@ class EncodedChunk:
     dense: bytes
     """Little-endian float32."""
     sparse: SparseVector
+    terms: FieldTerms | None = None
+    """None where no sparse arm reads words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +247,30 @@ class ArmWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class Clause:
+    """What a chunk must have: a phrase, or terms in a field."""
+
+    field: str
+    """title, heading or body; empty for any."""
+    words: tuple[str, ...]
+    bigrams: tuple[str, ...]
+    """Of which the same holds, as an alternative: a dictionary may cut the words differently."""
+    phrase: bool
+    """Whether they follow each other, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordQuery:
+    """A query of analysed words."""
+
+    words: tuple[tuple[str, float], ...]
+    """With weights; a chunk needs none of them."""
+    bigrams: tuple[tuple[str, float], ...] = ()
+    clauses: tuple[Clause, ...] = ()
+    """All of which hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoreQuery:
     """A search, with vectors instead of words."""
 
@@ -251,6 +291,8 @@ class StoreQuery:
     """Whether candidates come with their dense vectors."""
     terms: bool = False
     """Whether candidates come with their terms."""
+    words: WordQuery | None = None
+    """What `sparse` says, for an arm that reads words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +470,15 @@ class Store(Protocol):
     ) -> None:
         """Give chunks, named by position, other sparse vectors; those that are gone stay gone."""
 
+    async def add_words(
+        self, key: CollectionKey, terms: Sequence[tuple[int, FieldTerms]], *, last: bool
+    ) -> None:
+        """Give the arm that reads words chunks that it lacks, named by position.
+
+        Args:
+            last: whether it then lacks none.
+        """
+
     async def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
         """Keep a profile; nothing happens when another generation has the name."""
 
@@ -514,6 +565,10 @@ class Analyzer(Protocol):
 
     def query(self, text: str, language: str) -> SparseVector:
         """Terms with the weights of their fields; empty when the text has none."""
+
+    def fields(self, text: str) -> tuple[Sequence[str], Sequence[str]]:
+        """Words, and character bigrams kept apart from them, in order; `term_id` of them are the
+        ids in the vectors."""
 
 
 @dataclass(frozen=True, slots=True)

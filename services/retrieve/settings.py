@@ -1,5 +1,6 @@
 """What retrieve can be told."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -56,6 +57,11 @@ class RetrieveSettings(RuntimeSettings):
         SecretStr(""), validation_alias=AliasChoices("RAGMESH_RERANKER_API_KEY", "RERANKER_API_KEY")
     )
     """A server's key, where it wants one."""
+    nim_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("RAGMESH_NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY"),
+    )
+    """Key of NIM, where the one above is not set."""
     reranker_languages: tuple[str, ...] = ()
     """Languages that the reranker reads, as a JSON list; empty: as its model card says, else all. A
     query in another language is answered without it."""
@@ -81,13 +87,49 @@ class RetrieveSettings(RuntimeSettings):
     vector_url: str = Field(
         "edge://", validation_alias=AliasChoices("RAGMESH_VECTOR_URL", "VECTOR_URL")
     )
-    """``edge://PATH``; without a path, ``retrieve`` in the data folder. ``qdrant+local://PATH``
-    (without a path, ``qdrant`` there) is for small collections, ``memory://`` for tests: it keeps
-    nothing."""
+    """``edge://PATH``; without a path, ``retrieve`` in the data folder. ``grpc://HOST:6334`` or
+    ``http://HOST:6333`` for a Qdrant server or cluster (``grpcs``, ``https`` with TLS), which any
+    number of replicas may share. ``faiss://PATH`` (``faiss://local``: ``faiss`` there) holds open
+    collections in memory, ``qdrant+local://PATH`` (without a path, ``qdrant`` there) is for small
+    collections, ``memory://`` for tests: it keeps nothing."""
+    vector_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=AliasChoices("RAGMESH_VECTOR_API_KEY", "VECTOR_API_KEY")
+    )
+    """The key of a vector database that is a server."""
+    vector_ca: Path | None = Field(
+        None, validation_alias=AliasChoices("RAGMESH_VECTOR_CA", "VECTOR_CA")
+    )
+    """Certificates (PEM) that sign the vector database's; unset: those the machine trusts."""
+    vector_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """Seconds of one call to a vector database that is a server, where the request leaves more."""
+    qdrant_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "ragmesh"
+    """Names of Qdrant collections begin with it; one mesh, one prefix."""
+    qdrant_shards: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Shards of each new Qdrant collection of chunks; 0: as Qdrant decides, one for each node."""
+    qdrant_replicas: Annotated[int, Field(ge=1, le=32)] = 1
+    """Copies of each shard of new Qdrant collections; in a cluster at least 2."""
+    qdrant_write_replicas: Annotated[int, Field(ge=0, le=32)] = 0
+    """Copies that have a write before it is acknowledged; 0: more than half."""
+    qdrant_on_disk: bool = False
+    """Whether the vectors of new Qdrant collections are read from disk instead of memory."""
+    qdrant_quantization: Literal["none", "scalar", "binary"] = "none"
+    """Smaller copies of the vectors that searches look at first; scalar has a quarter of the size,
+    binary, for vectors of 1,024 numbers or more, a 32nd."""
+    qdrant_hnsw_m: Annotated[int, Field(ge=4, le=128)] = 16
+    """Links of a vector in the graph of new Qdrant collections."""
+    qdrant_hnsw_ef_construct: Annotated[int, Field(ge=4, le=4096)] = 128
+    """Neighbours that are looked at when such a graph is built."""
+    qdrant_hnsw_ef: Annotated[int, Field(ge=0, le=65536)] = 0
+    """Neighbours that a search looks at; 0: as Qdrant decides."""
+    qdrant_indexed_metadata: tuple[str, ...] = ()
+    """Metadata paths that Qdrant gets an index for, as a JSON list: ``["year", "author.name"]``.
+    Filters work without one, unless Qdrant is in strict mode, but look at every chunk."""
     sparse_backend: str = Field(
         "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
     )
-    """Where the sparse arm lives: in the vector engine."""
+    """Where the sparse arm lives: ``engine``, the vector engine; ``whoosh``, an index of words
+    beside a store that one process owns, with "phrases" and ``title:``, ``heading:`` and ``body:``
+    in queries, and slower (ADR 24)."""
     analyzer: Literal["auto", "morphemes", "terms"] = "auto"
     """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
     open_shards: Annotated[int, Field(ge=1, le=1024)] = 256

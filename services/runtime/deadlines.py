@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from services.runtime.errors import DeadlineExceeded
@@ -45,6 +46,24 @@ class Timed(Protocol):
 def time_remaining(context: Timed) -> float | None:
     """Seconds until the caller's deadline, or None when it set none."""
     return context.time_remaining()
+
+
+_call: ContextVar[Budget | None] = ContextVar("ragmesh_call_budget", default=None)
+
+
+def set_call_deadline(seconds: float | None) -> None:
+    """Say when the running call's caller stops waiting (None: never), for `call_remaining`.
+
+    Nothing resets it: each call runs in a task of its own. What the call starts and leaves behind
+    belongs in an empty `contextvars.Context`.
+    """
+    _call.set(None if seconds is None else Budget(seconds))
+
+
+def call_remaining() -> float | None:
+    """Seconds that the running call's caller goes on waiting; None for ever, or outside a call."""
+    budget = _call.get()
+    return None if budget is None else budget.remaining()
 
 
 @asynccontextmanager

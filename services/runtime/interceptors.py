@@ -24,6 +24,7 @@ from services.runtime.context import (
     set_caller,
     unpack_attributes,
 )
+from services.runtime.deadlines import set_call_deadline
 from services.runtime.errors import Internal, InvalidArgument, PermissionDenied, RagmeshError
 from services.runtime.peers import is_trusted_peer
 from services.runtime.status import abort
@@ -96,6 +97,7 @@ class Context(Around):
             log.warning("call refused", extra={"method": rpc.path, "reason": error.reason})
             await abort(rpc.context, error)
         set_caller(Caller(tenant, subject, request_id, attributes))
+        set_call_deadline(rpc.context.time_remaining())
         if given is None:  # a caller that sent one knows it already
             await rpc.context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
         yield

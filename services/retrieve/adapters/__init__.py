@@ -5,12 +5,22 @@ ENCODERS = {
 }
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
+    "faiss": "services.retrieve.adapters.faiss.store:FaissStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
-    "qdrant+local": "services.retrieve.adapters.qdrant:QdrantStore",
+    "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
+    "grpc": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "grpcs": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "http": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
+    "https": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
 }
+SERVER_STORES = frozenset({"grpc", "grpcs", "http", "https"})
+"""Those that are elsewhere: made from a URL and the cluster's options, not from a folder."""
 SPARSE_BACKENDS = {
-    "engine": "services.retrieve.adapters:ANALYZERS",
+    "engine": "services.retrieve.adapters.sparse:engine_arm",
+    "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
 }
+LOCAL_STORES = frozenset({"edge", "faiss", "memory"})
+"""Those that one process owns, shard by shard: a sparse arm of another kind can stand beside."""
 ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
     "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
@@ -26,5 +36,5 @@ RERANKERS = {
 """Each makes a `Reranker` of the settings."""
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
-PLANNED_STORES = frozenset({"faiss", "grpc", "grpcs", "http", "https", "redis", "rediss"})
-PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})
+PLANNED_STORES = frozenset({"redis", "rediss"})
+PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

@@ -32,6 +32,7 @@ from services.runtime.errors import (
     AlreadyExists,
     FailedPrecondition,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
 )
 
@@ -424,6 +425,25 @@ def new_folder(key: CollectionKey) -> str:
 def not_found() -> NotFound:
     """The one answer for a document that is not there and one that may not be read."""
     return NotFound("DOCUMENT_NOT_FOUND", "The document does not exist.", field="id")
+
+
+def document_changed(document_id: str) -> Aborted:
+    """The refusal to remove a document that is not as it was seen."""
+    return Aborted(
+        "DOCUMENT_CHANGED",
+        f"The document {document_id[:100]!r} was changed meanwhile; try again.",
+        field="id",
+    )
+
+
+def restricted() -> PermissionDenied:
+    """The refusal to delete or replace a collection of which the caller may not read all."""
+    return PermissionDenied(
+        "COLLECTION_RESTRICTED",
+        "The collection holds documents that the token may not read, so it may neither "
+        "delete nor replace it.",
+        field="collection",
+    )
 
 
 def _document(row: Sequence[Any]) -> Document:

@@ -106,6 +106,11 @@ def _facet(path: str, kind: str) -> str:
     return kind + hashlib.blake2b(path.encode(), digest_size=12).hexdigest()
 
 
+def facet_keys(path: str) -> dict[str, bool]:
+    """Where a payload may hold a metadata path's values, and whether these are numbers."""
+    return {f"{METADATA}.{_facet(path, kind)}": kind in "nt" for kind in "snbt"}
+
+
 def facets(metadata_json: str) -> dict[str, list[str | float]]:
     """Metadata as it lies in a payload, under `METADATA`."""
     laid_out: dict[str, list[str | float]] = {}

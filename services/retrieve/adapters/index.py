@@ -7,17 +7,15 @@ moment. Whatever dies in between, orphans are removed when the collection is ope
 """
 
 import bisect
-import hashlib
 import itertools
 import logging
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from services.retrieve.access import id_taken, may_read
 from services.retrieve.adapters.catalog import (
@@ -25,8 +23,10 @@ from services.retrieve.adapters.catalog import (
     Row,
     Totals,
     describe,
+    document_changed,
     new_folder,
     not_found,
+    restricted,
     tenant_digest,
 )
 from services.retrieve.adapters.points import (
@@ -34,9 +34,12 @@ from services.retrieve.adapters.points import (
     Shard,
     Shards,
     Wait,
+    WordShard,
+    WordShards,
     index_of,
     point_id,
     points_of,
+    stored_chunk,
     version_of,
     wait_here,
 )
@@ -49,6 +52,7 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     EncodedChunk,
+    FieldTerms,
     IndexedChunk,
     NewCollection,
     Published,
@@ -59,10 +63,7 @@ from services.retrieve.ports import (
     TenantContents,
 )
 from services.runtime.errors import (
-    Aborted,
     NotFound,
-    PermissionDenied,
-    RagmeshError,
     Unavailable,
 )
 
@@ -217,7 +218,8 @@ class Index:
 
     def get_collection(self, key: CollectionKey, attributes: Attributes) -> Collection:
         state = self._state(key)
-        return describe(state.row, state.readable(attributes), state.chunks)
+        found = describe(state.row, state.readable(attributes), state.chunks)
+        return replace(found, lacks_words=self._lacks_words(state))
 
     def list_collections(
         self, tenant: str, after: str, limit: int, attributes: Attributes
@@ -303,7 +305,11 @@ class Index:
         stop = min(start + limit, document.chunks)
         points = [point_id(version, index) for index in range(start, stop)]
         payloads = self._shard(state).payloads(points) if points else {}
-        return [_stored(document, point, payloads[point]) for point in points if point in payloads]
+        return [
+            stored_chunk(document, index_of(point), payloads[point])
+            for point in points
+            if point in payloads
+        ]
 
     def read_document(
         self,
@@ -444,9 +450,9 @@ class Index:
         try:
             old = self._catalog.current(state.row.id, document_id)
         except NotFound:
-            raise _changed(document_id) from None
+            raise document_changed(document_id) from None
         if old[1].content_hash != content_hash:
-            raise _changed(document_id)
+            raise document_changed(document_id)
         self._replace(state, old, replaced, changes)
 
     def _replace(
@@ -490,7 +496,7 @@ class Index:
             covered = replace(allowed, languages=query.dense_languages)
             dense = shard.nearest(query.dense, query.depth, covered)
         if query.sparse is not None and query.sparse.indices:
-            sparse = shard.nearest(query.sparse, query.depth, allowed)
+            sparse = self._sparse(state, shard, query, allowed)
         fused = fuse(dense, sparse, query.weights, query.top_k)
         documents = self._documents_of(hit.id for hit in fused)
         fused = [hit for hit in fused if version_of(hit.id) in documents]
@@ -500,7 +506,7 @@ class Index:
         terms = shard.terms(points) if points and query.terms else {}
         return [
             Candidate(
-                _stored(documents[version_of(hit.id)], hit.id, payloads[hit.id]),
+                stored_chunk(documents[version_of(hit.id)], index_of(hit.id), payloads[hit.id]),
                 hit.score,
                 hit.dense_rank,
                 hit.sparse_rank,
@@ -511,6 +517,26 @@ class Index:
             )
             for hit in fused
         ]
+
+    def _sparse(
+        self, state: _State, shard: Shard, query: StoreQuery, allowed: Allowed
+    ) -> list[tuple[int, float]]:
+        """Hits of the arm that reads words, or of the engine's own while that one lacks chunks."""
+        if (
+            query.words is not None
+            and isinstance(shard, WordShard)
+            and not self._lacks_words(state)
+        ):
+            return shard.matching(query.words, query.depth, allowed)
+        return shard.nearest(query.sparse or SparseVector((), ()), query.depth, allowed)
+
+    def _lacks_words(self, state: _State) -> bool:
+        shards = self._shards
+        return (
+            state.chunks > 0
+            and isinstance(shards, WordShards)
+            and shards.lacks_words(state.row.folder)
+        )
 
     def term_weights(self, key: CollectionKey, terms: Sequence[int]) -> list[float]:
         state = self._state(key)
@@ -567,6 +593,19 @@ class Index:
             for one in self._indexed(state, list(current))
         )
         shard.flush()
+
+    def add_words(
+        self, key: CollectionKey, terms: Sequence[tuple[int, FieldTerms]], last: bool
+    ) -> None:
+        state = self._state(key)
+        shard = self._shard(state)
+        if not isinstance(shard, WordShard) or not isinstance(self._shards, WordShards):
+            return
+        current = self._catalog.of_versions({version_of(point) for point, _ in terms})
+        shard.add_words([one for one in terms if version_of(one[0]) in current])
+        if last:
+            shard.flush()
+            self._shards.words_are_complete(state.row.folder)
 
     def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
         state = self._state(key)
@@ -658,32 +697,4 @@ class Index:
 
 def _check_unrestricted(state: _State, attributes: Attributes) -> None:
     if state.hides_from(attributes):
-        raise PermissionDenied(
-            "COLLECTION_RESTRICTED",
-            "The collection holds documents that the token may not read, so it may neither "
-            "delete nor replace it.",
-            field="collection",
-        )
-
-
-def _changed(document_id: str) -> RagmeshError:
-    return Aborted(
-        "DOCUMENT_CHANGED",
-        f"The document {document_id[:100]!r} was changed meanwhile; try again.",
-        field="id",
-    )
-
-
-def _stored(document: Document, point: int, payload: Mapping[str, Any]) -> StoredChunk:
-    identity = f"{document.id}\0{document.content_hash}".encode()
-    return StoredChunk(
-        chunk_id=f"{hashlib.sha256(identity).hexdigest()[:24]}-{index_of(point)}",
-        document_id=document.id,
-        text=payload["text"],
-        source=document.source,
-        title=document.title,
-        page=payload.get("page"),
-        heading=payload["heading"],
-        metadata_json=document.metadata_json,
-        language=payload["language"],
-    )
+        raise restricted()

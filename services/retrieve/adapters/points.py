@@ -4,9 +4,10 @@
 a `Shard` for one collection's points and `Shards` that opens them.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from services.retrieve.adapters.conditions import ACCESS, METADATA, facets
 from services.retrieve.ports import (
@@ -14,9 +15,12 @@ from services.retrieve.ports import (
     Chunk,
     Document,
     EncodedChunk,
+    FieldTerms,
     Filter,
     NewCollection,
     SparseVector,
+    StoredChunk,
+    WordQuery,
 )
 
 Wait = Callable[[Callable[[], None] | None], None]
@@ -139,6 +143,28 @@ class Shards(Protocol):
         """How many are open."""
 
 
+@runtime_checkable
+class WordShard(Shard, Protocol):
+    """A shard whose sparse arm reads words. What it finds is what `Shard.nearest` may find."""
+
+    def matching(self, asked: WordQuery, limit: int, allowed: Allowed) -> list[tuple[int, float]]:
+        """The points that match best with their scores, best first."""
+
+    def add_words(self, terms: Sequence[tuple[int, FieldTerms]]) -> None:
+        """Give points their terms; `flush` makes them durable."""
+
+
+@runtime_checkable
+class WordShards(Shards, Protocol):
+    """Shards whose sparse arm reads words."""
+
+    def lacks_words(self, folder: str) -> bool:
+        """Whether a shard has points that the arm does not know; nothing is opened for it."""
+
+    def words_are_complete(self, folder: str) -> None:
+        """Remember that an open shard lacks none."""
+
+
 def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:
     """A chunk's payload: what filters look at, and its texts."""
     values: dict[str, Any] = {
@@ -158,3 +184,19 @@ def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:
     if document.access:
         values[ACCESS] = list(document.access)
     return values
+
+
+def stored_chunk(document: Document, index: int, payload: Mapping[str, Any]) -> StoredChunk:
+    """A chunk as it is found, from its document's facts and its payload."""
+    identity = f"{document.id}\0{document.content_hash}".encode()
+    return StoredChunk(
+        chunk_id=f"{hashlib.sha256(identity).hexdigest()[:24]}-{index}",
+        document_id=document.id,
+        text=payload["text"],
+        source=document.source,
+        title=document.title,
+        page=payload.get("page"),
+        heading=payload["heading"],
+        metadata_json=document.metadata_json,
+        language=payload["language"],
+    )

@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.retrieve.adapters import STORES
 from services.retrieve.ports import Attributes, CollectionKey
 from services.runtime.errors import Aborted, NotFound, PermissionDenied
-from services.runtime.registry import resolve
 from tests.contract.retrieve.stores import (
     DIMENSIONS,
+    DURABLE,
     KEY,
     chunks_of,
     collection,
@@ -21,23 +20,7 @@ from tests.contract.retrieve.stores import (
     texts,
 )
 
-DURABLE = sorted(STORES.keys() - {"memory"})
 OTHER = CollectionKey(KEY.tenant, ".copy")
-
-
-@pytest.fixture(params=sorted(STORES))
-def open_store(request, tmp_path):
-    """A function that makes a store over the same data each time."""
-    return lambda **options: resolve(STORES, request.param, "store")("", tmp_path, **options)
-
-
-@pytest.fixture
-async def store(open_store):
-    store = open_store()
-    await store.start()
-    await store.create_collection(collection(), 10)
-    yield store
-    await store.aclose()
 
 
 async def test_a_document_is_read_as_it_was_indexed(store):

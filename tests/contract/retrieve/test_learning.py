@@ -3,20 +3,9 @@
 import numpy as np
 import pytest
 
-from services.retrieve.adapters import STORES
 from services.retrieve.ports import ArmWeights, CollectionKey, SparseVector, StoreQuery
 from services.runtime.errors import NotFound
-from services.runtime.registry import resolve
 from tests.contract.retrieve.stores import DIMENSIONS, KEY, TERM, collection, document, put
-
-
-@pytest.fixture(params=sorted(STORES))
-async def store(request, tmp_path):
-    one = resolve(STORES, request.param, "store")("", tmp_path)
-    await one.start()
-    await one.create_collection(collection(), 10)
-    yield one
-    await one.aclose()
 
 
 async def test_a_scan_reads_every_chunk_once_in_order(store):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.retrieve.adapters import STORES
 from services.retrieve.ports import (
     ArmWeights,
     Attributes,
@@ -26,9 +25,9 @@ from services.runtime.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from services.runtime.registry import resolve
 from tests.contract.retrieve.stores import (
     DIMENSIONS,
+    DURABLE,
     KEY,
     TERM,
     chunks_of,
@@ -38,23 +37,6 @@ from tests.contract.retrieve.stores import (
     put,
     texts,
 )
-
-DURABLE = sorted(STORES.keys() - {"memory"})
-
-
-@pytest.fixture(params=sorted(STORES))
-def open_store(request, tmp_path):
-    """A function that makes a store over the same data each time."""
-    return lambda **options: resolve(STORES, request.param, "store")("", tmp_path, **options)
-
-
-@pytest.fixture
-async def store(open_store):
-    store = open_store()
-    await store.start()
-    await store.create_collection(collection(), 10)
-    yield store
-    await store.aclose()
 
 
 async def test_a_document_is_seen_whole_and_only_once_published(store):

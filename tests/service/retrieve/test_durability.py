@@ -28,7 +28,8 @@ from tests.contract.retrieve.stores import (
 )
 from tests.service.retrieve.writer import write
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "5"))  # noqa: TID251 - `make soak` sets it
+A_WHILE = pytest.mark.timeout(120 + 5 * ROUNDS)
 MERGE_POINTS = [10_000, 8]
 """Chunks from which a collection is merged: more than there are, and so few that it always is."""
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -54,6 +55,7 @@ async def check_whole(store: EdgeStore, acknowledged: dict[str, int]) -> None:
     assert (facts.documents, facts.chunks) == (len(current), len(found))
 
 
+@A_WHILE
 @pytest.mark.parametrize("merge_points", MERGE_POINTS)
 async def test_the_engine_is_killed_at_random_moments(tmp_path, merge_points):
     store = EdgeStore("", tmp_path, merge_points=merge_points)
@@ -78,13 +80,15 @@ async def test_the_engine_is_killed_at_random_moments(tmp_path, merge_points):
         await store.aclose()
 
 
+@A_WHILE
 @pytest.mark.parametrize("merge_points", MERGE_POINTS)
 async def test_the_service_is_killed_at_random_moments(tmp_path, merge_points):
     rng = random.Random(5)
     acknowledged: dict[str, int] = {}
     for _ in range(ROUNDS):
         writer = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.service.retrieve.writer", str(tmp_path), str(merge_points),
+            sys.executable, "-m", "tests.service.retrieve.writer", str(tmp_path), "edge",
+            str(merge_points),
             cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert writer.stdout is not None

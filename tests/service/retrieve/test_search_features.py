@@ -7,7 +7,7 @@ import pytest
 from ragmesh.retrieve.v1 import filter_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
-from services.retrieve.adapters import STORES
+from services.retrieve.adapters import SERVER_STORES, STORES
 from services.retrieve.adapters.terms import TermsAnalyzer
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
@@ -46,7 +46,7 @@ async def serving(store, folder):
         await retrieval.aclose()
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture(params=sorted(STORES.keys() - SERVER_STORES))
 async def stub(request, tmp_path):
     async with serving(request.param, tmp_path) as stub:
         await stub.CreateCollection(pb.CreateCollectionRequest(name="notes"))

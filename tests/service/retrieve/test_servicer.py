@@ -25,10 +25,11 @@ OTHER_TENANT = [("x-ragmesh-tenant", "other")]
 
 
 @asynccontextmanager
-async def serving(folder, *, model=None, reranking=None, **options):
+async def serving(folder, *, model=None, reranking=None, store=None, **options):
     encoder = Encoder(model or WordModel(), batch_tokens=512, queue=1000, query_cache=10)
     limits = CollectionOptions(chunk_tokens=40, chunk_overlap=5, max_collections=3)
-    retrieval = Retrieval(EdgeStore("", folder), encoder, TermsAnalyzer(), limits, reranking)
+    store = store or EdgeStore("", folder)
+    retrieval = Retrieval(store, encoder, TermsAnalyzer(), limits, reranking)
     await retrieval.start()
     servicer = RetrieveServicer(retrieval, {"vector_backend": "qdrant-edge"})
     try:

@@ -33,8 +33,10 @@ def run(*arguments: str, status: int = 0) -> str:
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    for command in ("up", "down", "status", "token", "ingest", "ask", "search", "models", "doctor"):
-        text = run(command, "--help")
+    commands = "up down status token ingest sync ask search models doctor".split()
+    transfers = [f"collections {name}" for name in ("list", "export", "import", "reindex")]
+    for command in (*commands, *transfers):
+        text = run(*command.split(), "--help")
         assert "Example" in text, command
         assert f"ragmesh {command}" in text
         assert "--json" in text

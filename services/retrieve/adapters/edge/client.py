@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from services.retrieve.adapters.edge.facts import EngineGauges, FactsCache
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
+from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.adapters.store import IndexStore
 from services.retrieve.ports import Attributes, Collection, CollectionKey
 from services.runtime.errors import RagmeshError, Unavailable
@@ -60,6 +61,7 @@ class EdgeStore(IndexStore):
         data: Path,
         *,
         open_shards: int = 256,
+        sparse: str = ENGINE,
         merge_points: int = 10_000,
         merge_threads: int = 1,
     ) -> None:
@@ -67,11 +69,12 @@ class EdgeStore(IndexStore):
         location: what follows ``edge://``; empty for ``retrieve`` under `data`.
         data: where everything durable lives.
         open_shards: how many collections are open at once.
+        sparse: where the sparse arm lives.
         merge_points: chunks of a collection that are searched without an index, about.
         merge_threads: threads that build an index.
         """
         self._root = Path(location) if location else data / "retrieve"
-        self._options = [str(one) for one in (open_shards, merge_points, merge_threads)]
+        self._options = [str(one) for one in (open_shards, sparse, merge_points, merge_threads)]
         self._facts = FactsCache()
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Any]] = {}

@@ -27,6 +27,7 @@ from services.retrieve.adapters.edge.merging import Merger, Merging
 from services.retrieve.adapters.edge.shards import Shards
 from services.retrieve.adapters.index import Index
 from services.retrieve.adapters.points import Wait, wait_here
+from services.retrieve.adapters.sparse import ENGINE, with_sparse
 from services.runtime.errors import FailedPrecondition, Internal, RagmeshError, Unavailable
 from services.runtime.logs import configure_logs
 
@@ -41,8 +42,9 @@ READS = frozenset(
 )  # fmt: skip
 WRITES = frozenset(
     {
-        "create_collection", "delete_collection", "delete_document", "delete_tenant", "discard",
-        "publish", "replace_collection", "replace_sparse", "set_profile", "stage",
+        "add_words", "create_collection", "delete_collection", "delete_document",
+        "delete_tenant", "discard", "publish", "replace_collection", "replace_sparse",
+        "set_profile", "stage",
     }
 )  # fmt: skip
 READS_PER_WRITE = 8
@@ -115,7 +117,9 @@ class Engine:
     They see what was there before, or after: an index waits only where its state is in order.
     """
 
-    def __init__(self, root: Path, link: socket.socket, open_shards: int, merging: Merging) -> None:
+    def __init__(
+        self, root: Path, link: socket.socket, open_shards: int, sparse: str, merging: Merging
+    ) -> None:
         self._link = link
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._answering = False
@@ -123,7 +127,7 @@ class Engine:
         self.merger = Merger(merging, wait=self.wait, wake=self.calls.wake)
         self._shards = _shards(root, open_shards, self.wait)
         self._shards.attendant = self.merger
-        self.index = _index(root, self._shards, self.wait)
+        self.index = _index(root, self._shards, open_shards, sparse, self.wait)
 
     def wait(self, task: Callable[[], None] | None) -> None:
         """Have something done in the disk's thread; answer reads until then.
@@ -188,7 +192,7 @@ class Engine:
 
 
 def main(arguments: Sequence[str]) -> None:
-    descriptor, parent, root, open_shards, merge_points, merge_threads = arguments
+    descriptor, parent, root, open_shards, sparse, merge_points, merge_threads = arguments
     die_with(int(parent))
     # Ctrl-C reaches the whole group; the servicer drains first and then closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -200,7 +204,7 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(fileno=int(descriptor)) as link:
         try:
             lock = _own(Path(root))
-            engine = Engine(Path(root), link, int(open_shards), merging)
+            engine = Engine(Path(root), link, int(open_shards), sparse, merging)
         except RagmeshError as error:
             link.sendall(pack((0, False, error)))
             return
@@ -213,9 +217,9 @@ def main(arguments: Sequence[str]) -> None:
             lock.close()
 
 
-def open_index(root: Path, open_shards: int) -> Index:
+def open_index(root: Path, open_shards: int, sparse: str = ENGINE) -> Index:
     """The index of a data folder, which it makes where there is none; it merges nothing."""
-    return _index(root, _shards(root, open_shards), wait_here)
+    return _index(root, _shards(root, open_shards), open_shards, sparse, wait_here)
 
 
 def _shards(root: Path, limit: int, wait: Wait = wait_here) -> Shards:
@@ -223,8 +227,9 @@ def _shards(root: Path, limit: int, wait: Wait = wait_here) -> Shards:
     return Shards(root / "shards", limit, wait)
 
 
-def _index(root: Path, shards: Shards, wait: Wait) -> Index:
-    return Index(Catalog(root / "catalog.sqlite"), shards, root=root, wait=wait)
+def _index(root: Path, shards: Shards, open_shards: int, sparse: str, wait: Wait) -> Index:
+    arms = with_sparse(sparse, shards, root, open_shards)
+    return Index(Catalog(root / "catalog.sqlite"), arms, root=root, wait=wait)
 
 
 def _carry_out(index: Index, call: Call) -> tuple[int, bool, Any]:

@@ -1,0 +1,31 @@
+"""Every store of the registry, opened the way it is opened in production."""
+
+import pytest
+
+from services.retrieve.adapters import STORES
+from services.retrieve.adapters.qdrant.options import QdrantOptions
+from services.runtime.registry import resolve
+from tests.contract.retrieve.qdrant_server import Api
+from tests.contract.retrieve.stores import PLACES, collection, make_store
+
+
+@pytest.fixture(params=PLACES)
+async def open_store(request, tmp_path):
+    """A function that makes a store over the same data each time."""
+    if request.param != "grpc":
+        yield lambda **options: make_store(request.param, tmp_path, **options)
+        return
+    maker = resolve(STORES, request.param, "store")
+    api = Api()
+    await api.server.start()
+    yield lambda **_: maker(api.url, QdrantOptions())
+    await api.server.stop(None)
+
+
+@pytest.fixture
+async def store(open_store):
+    store = open_store()
+    await store.start()
+    await store.create_collection(collection(), 10)
+    yield store
+    await store.aclose()
