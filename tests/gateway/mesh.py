@@ -194,7 +194,7 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
     """Of every search; None for `found` with ranks."""
     embeds: list[retrieve_pb2.EmbedRequest] = field(default_factory=list)
     reranks: list[retrieve_pb2.RerankRequest] = field(default_factory=list)
-    reranker: bool = True
+    reranker: bool = False
     reranked: retrieve_pb2.Reranking | None = None
     """What searches that ask for it say of the reranker; their hits are turned round then."""
     rerank_tokens: int = 12

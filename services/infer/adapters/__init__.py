@@ -11,8 +11,10 @@ from collections.abc import Mapping
 REGISTRY: Mapping[str, str] = {
     "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
+    "litellm": "services.infer.adapters.litellm:LiteLlmEngine",
     "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
+    "ollama": "services.infer.adapters.ollama:OllamaEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
     "sglang": "services.infer.adapters.sglang:SglangEngine",
@@ -28,8 +30,6 @@ PLANNED = frozenset(
     {
         "aira",
         "anthropic",
-        "litellm",
-        "ollama",
         "triton",
     }
 )

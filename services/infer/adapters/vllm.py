@@ -13,7 +13,7 @@ from services.infer.adapters.failures import BAD, OVERLOADED, UNSUPPORTED, Error
 from services.infer.adapters.openai_body import messages_of
 from services.infer.adapters.openai_errors import CODES, NUMBERS, PATTERNS
 from services.infer.adapters.openai_protocol import FAMILY, OpenAIProtocolEngine
-from services.infer.ports import GenerateRequest, GuideKind, Task
+from services.infer.ports import EngineLoad, GenerateRequest, GuideKind, Task
 from services.infer.settings import ServerSettings
 
 _NO_TOOLS = re.compile(r"--enable-auto-tool-choice|--tool-call-parser")
@@ -52,6 +52,13 @@ class VllmEngine(OpenAIProtocolEngine):
     async def check(self) -> None:
         await self.healthy("/health")
         await super().check()
+
+    async def load_now(self) -> EngineLoad:
+        return await self.read_load(
+            ["vllm:num_requests_running"],
+            ["vllm:num_requests_waiting"],
+            ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"],
+        )
 
     async def count_tokens(self, request: GenerateRequest) -> int:
         body: dict[str, Any] = {"model": request.model}

@@ -24,8 +24,10 @@ from tests.contract.infer.imaginary import ImaginarySettings
 from tests.contract.infer.rig import Rig
 from tests.contract.infer.scripted_http import ScriptedServer, running
 from tests.contract.infer.servers.azure import AzureServer, DatedAzureServer
+from tests.contract.infer.servers.litellm import LiteLlmProxyServer
 from tests.contract.infer.servers.llamacpp import LlamaServer
 from tests.contract.infer.servers.nim import NimServer
+from tests.contract.infer.servers.ollama import OllamaServer
 from tests.contract.infer.servers.openai import OpenAIServer
 from tests.contract.infer.servers.sglang import SglangServer
 from tests.contract.infer.servers.tgi import TgiServer
@@ -145,8 +147,10 @@ ROWS: Mapping[str, Row] = {
     "azure": behind(AzureServer),
     "extractive": alone(ExtractiveRig),
     "imaginary": alone(ImaginaryRig),
+    "litellm": behind(LiteLlmProxyServer),
     "llamacpp": behind(LlamaServer),
     "nim": behind(NimServer),
+    "ollama": behind(OllamaServer),
     "openai": behind(OpenAIServer),
     "scripted": alone(ScriptedRig),
     "sglang": behind(SglangServer),
