@@ -86,8 +86,9 @@ bench: .venv/.stamp-dev ## all benches at a quick size; ARGS="search --chunks 10
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: soak
-soak: .venv/.stamp-dev ## the long counts, of which `make test` runs a sample
-	@SOAK_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_replicas.py $(ARGS)
+soak: .venv/.stamp-dev ## the long counts, of which `make test` runs a sample; SOAK_ROUNDS=200
+	@SOAK_ROUNDS=$${SOAK_ROUNDS:-200} SOAK_CALLS=10000 $(BIN)/python -m pytest -rP \
+		tests/soak tests/service/retrieve/test_durability.py tests/e2e/test_replicas.py $(ARGS)
 
 .PHONY: check
 check: .venv/.stamp-dev ## lint, types, who imports whom, protos

@@ -18,6 +18,7 @@ from bench.harness.runs import Defaults
 
 BENCHES = {
     "limits": "bench.limits",
+    "search": "bench.search",
     "relay": "bench.relay",
     "cancel": "bench.cancel",
     "rerank": "bench.rerank",

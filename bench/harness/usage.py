@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
@@ -65,6 +66,19 @@ def snapshot() -> Usage:
             rss[name] += memory / _MIB
             descriptors += child.num_fds()
     return Usage(time.perf_counter(), dict(cpu), busy_seconds(), dict(rss), descriptors)
+
+
+def peak_rss_mb() -> dict[str, float]:
+    """The most that this process and each descendant that lives has ever had in memory; Linux."""
+    own = psutil.Process()
+    peaks: dict[str, float] = {}
+    for one in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error, OSError):  # it has just ended
+            status = Path(f"/proc/{one.pid}/status").read_text()
+            name = OWN if one == own else label(one.cmdline(), one.name())
+            peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+            peaks[name] = peaks.get(name, 0.0) + peak
+    return peaks
 
 
 def spent(before: Usage, after: Usage) -> Spent:

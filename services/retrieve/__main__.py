@@ -27,8 +27,8 @@ from services.runtime.server import Service, run
 from services.runtime.settings import load
 
 
-def build(settings: RetrieveSettings) -> Service:
-    """Wire the chosen adapters together."""
+def wire(settings: RetrieveSettings) -> Retrieval:
+    """The chosen adapters together; nothing is started."""
     model_class = resolve(
         ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
     )
@@ -59,7 +59,7 @@ def build(settings: RetrieveSettings) -> Service:
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(
+    return Retrieval(
         store,
         encoder,
         analyzer_class(),
@@ -67,6 +67,12 @@ def build(settings: RetrieveSettings) -> Service:
         _reranking(settings),
         reads_words=reads_words,
     )
+
+
+def build(settings: RetrieveSettings) -> Service:
+    """The service around them."""
+    retrieval = wire(settings)
+    store = retrieval.store
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,

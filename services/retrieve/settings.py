@@ -89,8 +89,9 @@ class RetrieveSettings(RuntimeSettings):
     )
     """``edge://PATH``; without a path, ``retrieve`` in the data folder. ``grpc://HOST:6334`` or
     ``http://HOST:6333`` for a Qdrant server or cluster (``grpcs``, ``https`` with TLS), which any
-    number of replicas may share. ``qdrant+local://PATH`` (without a path, ``qdrant`` there) is for
-    small collections, ``memory://`` for tests: it keeps nothing."""
+    number of replicas may share. ``faiss://PATH`` (``faiss://local``: ``faiss`` there) holds open
+    collections in memory, ``qdrant+local://PATH`` (without a path, ``qdrant`` there) is for small
+    collections, ``memory://`` for tests: it keeps nothing."""
     vector_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=AliasChoices("RAGMESH_VECTOR_API_KEY", "VECTOR_API_KEY")
     )

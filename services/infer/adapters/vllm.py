@@ -9,14 +9,36 @@ from typing import Any
 
 from pydantic_settings import SettingsConfigDict
 
-from services.infer.adapters.failures import BAD, OVERLOADED, UNSUPPORTED, ErrorTable, failure
+from services.infer.adapters.failures import (
+    BAD,
+    OVERLOADED,
+    REFUSED,
+    UNSUPPORTED,
+    ErrorTable,
+    failure,
+)
 from services.infer.adapters.openai_body import messages_of
 from services.infer.adapters.openai_errors import CODES, NUMBERS, PATTERNS
 from services.infer.adapters.openai_protocol import FAMILY, OpenAIProtocolEngine
 from services.infer.ports import EngineLoad, GenerateRequest, GuideKind, Task
 from services.infer.settings import ServerSettings
 
-_NO_TOOLS = re.compile(r"--enable-auto-tool-choice|--tool-call-parser")
+# A server that was started without a tool parser, a model that reads no images, and a guide that
+# is none, in its words.
+_WORDS = (
+    (
+        re.compile(r"--enable-auto-tool-choice|--tool-call-parser"),
+        UNSUPPORTED._replace(message="The engine's server calls no tools.", field="tools"),
+    ),
+    (
+        re.compile(r"not a multimodal model|[Aa]t most 0 image"),
+        UNSUPPORTED._replace(message="The model reads no images.", field="messages"),
+    ),
+    (
+        re.compile(r"^Grammar error|[Ii]nvalid (?:grammar|regex)|compile grammar"),
+        REFUSED._replace(message="The guide cannot be read.", field="structured_outputs"),
+    ),
+)
 
 
 class VllmSettings(ServerSettings):
@@ -35,7 +57,7 @@ class VllmEngine(OpenAIProtocolEngine):
     can = replace(FAMILY, guides=frozenset(GuideKind), prefill=True, counts_tokens=True)
     errors = ErrorTable(
         {**CODES, "engineoverloaded": OVERLOADED},
-        ((_NO_TOOLS, UNSUPPORTED), *PATTERNS),
+        (*_WORDS, *PATTERNS),
         numbers=NUMBERS,
     )
 

@@ -5,6 +5,7 @@ ENCODERS = {
 }
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
+    "faiss": "services.retrieve.adapters.faiss.store:FaissStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
     "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
     "grpc": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
@@ -18,7 +19,7 @@ SPARSE_BACKENDS = {
     "engine": "services.retrieve.adapters.sparse:engine_arm",
     "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
 }
-LOCAL_STORES = frozenset({"edge", "memory"})
+LOCAL_STORES = frozenset({"edge", "faiss", "memory"})
 """Those that one process owns, shard by shard: a sparse arm of another kind can stand beside."""
 ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
@@ -35,5 +36,5 @@ RERANKERS = {
 """Each makes a `Reranker` of the settings."""
 
 PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
-PLANNED_STORES = frozenset({"faiss", "redis", "rediss"})
+PLANNED_STORES = frozenset({"redis", "rediss"})
 PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

@@ -24,6 +24,9 @@ from services.retrieve.ports import (
     TenantContents,
 )
 
+IDLE_SECONDS = 300.0
+"""A collection that nobody used for so long is closed."""
+
 
 class IndexStore(ABC):
     """The methods of `Store` that an `Index` carries out, one call each."""
@@ -160,6 +163,7 @@ class InProcessStore(IndexStore):
         self._open_index = open_index
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=backend)
         self._index: Index | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     @property
     def backend(self) -> str:
@@ -167,8 +171,18 @@ class InProcessStore(IndexStore):
 
     async def start(self) -> None:
         self._index = await self._run(self._open_index)
+        self._tidying = asyncio.create_task(self._tidy(self._index), name="close-idle")
+
+    async def _tidy(self, index: Index) -> None:
+        """Close collections that nobody uses."""
+        while True:
+            await asyncio.sleep(IDLE_SECONDS)
+            await self._run(index.close_idle, IDLE_SECONDS)
 
     async def aclose(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
         if self._index is not None:
             await self._run(self._index.close)
             self._index = None

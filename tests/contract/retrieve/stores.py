@@ -98,6 +98,13 @@ async def texts(store: Store, key: CollectionKey = KEY, **options) -> list[str]:
     return sorted(hit.chunk.text for hit in await store.search(key, query))
 
 
+async def dense_texts(store: Store, key: CollectionKey = KEY) -> list[str]:
+    """The texts of all chunks, as a dense search finds them."""
+    vector = np.ones(DIMENSIONS, "<f4").tobytes()
+    query = StoreQuery(top_k=1000, depth=1000, weights=ArmWeights(1, 0), dense=vector)
+    return sorted(hit.chunk.text for hit in await store.search(key, query))
+
+
 def expected(*documents: Document) -> list[str]:
     return sorted(
         f"{one.content_hash} chunk {index}" for one in documents for index in range(one.chunks)

@@ -28,7 +28,8 @@ from tests.contract.retrieve.stores import (
 )
 from tests.service.retrieve.writer import write
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "5"))  # noqa: TID251 - `make soak` sets it
+A_WHILE = pytest.mark.timeout(120 + 5 * ROUNDS)
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -52,6 +53,7 @@ async def check_whole(store: EdgeStore, acknowledged: dict[str, int]) -> None:
     assert (facts.documents, facts.chunks) == (len(current), len(found))
 
 
+@A_WHILE
 async def test_the_engine_is_killed_at_random_moments(tmp_path):
     store = EdgeStore("", tmp_path)
     await store.start()
@@ -74,6 +76,7 @@ async def test_the_engine_is_killed_at_random_moments(tmp_path):
         await store.aclose()
 
 
+@A_WHILE
 async def test_the_service_is_killed_at_random_moments(tmp_path):
     rng = random.Random(5)
     acknowledged: dict[str, int] = {}

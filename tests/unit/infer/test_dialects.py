@@ -166,12 +166,39 @@ def test_what_nim_answers(status, body, reason):
         assert error.field == "top_k"
 
 
-def test_vllm_without_a_tool_parser_cannot_call_tools():
-    body = (
-        '{"error": {"message": "\\"auto\\" tool choice requires --enable-auto-tool-choice and '
-        '--tool-call-parser to be set", "type": "BadRequestError", "code": 400}}'
-    )
-    assert VllmEngine.errors.error(400, body).reason == "PARAMETER_UNSUPPORTED"
+@pytest.mark.parametrize(
+    ("message", "param", "reason", "field"),
+    [
+        (
+            '\\"auto\\" tool choice requires --enable-auto-tool-choice and --tool-call-parser',
+            "null",
+            "PARAMETER_UNSUPPORTED",
+            "tools",
+        ),
+        ("tiny is not a multimodal model", "null", "PARAMETER_UNSUPPORTED", "messages"),
+        (
+            "Grammar error: at 1(8): invalid regex",
+            "null",
+            "PARAMETER_INVALID",
+            "structured_outputs",
+        ),
+        ("2 validation errors", '"body.stop"', "PARAMETER_INVALID", "stop"),
+        ("temperature must be in [0, 2]", '"temperature"', "PARAMETER_INVALID", "temperature"),
+        (
+            "max_tokens=5000 cannot be greater than max_model_len=512. Please request fewer",
+            '"max_tokens"',
+            "CONTEXT_LENGTH_EXCEEDED",
+            "messages",
+        ),
+    ],
+)
+def test_vllms_words(message, param, reason, field):
+    """As vLLM 0.32 was seen to answer."""
+    body = f'{{"error": {{"message": "{message}", "param": {param}, "code": 400}}}}'
+    error = VllmEngine.errors.error(400, body)
+    assert (error.reason, error.field) == (reason, field)
+    if isinstance(error, ContextExceeded):
+        assert (error.needed, error.limit) == (5000, 512)
 
 
 @pytest.mark.parametrize(
