@@ -212,11 +212,11 @@ class Learning:
         questions = await asyncio.to_thread(pose, sample, language, len(sample))
         if len(questions) < MIN_QUESTIONS:
             return None
-        asked = await self._encoder.tokenize([one.text for one in questions], query=True)
-        targets = await self._encoder.tokenize([one.target for one in questions])
-        unknown = fmean(tokens.unknown for tokens in (*asked, *targets))
-        queries = await self._encoder.encode([one.ids for one in asked])
-        stand_ins = await self._encoder.encode([one.ids for one in targets])
+        asked = await self._encoder.prepare([one.text for one in questions], query=True)
+        targets = await self._encoder.prepare([one.target for one in questions])
+        unknown = fmean(one.unknown for one in (*asked, *targets))
+        queries = (await self._encoder.encode(asked)).vectors
+        stand_ins = (await self._encoder.encode(targets)).vectors
         return await asyncio.to_thread(
             self._judge, sample, language, questions, queries, stand_ins, averages, unknown
         )
