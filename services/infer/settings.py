@@ -68,7 +68,7 @@ class EngineSettings(BaseSettings):
     """Tokens, where the engine does not say; 0: ``RAGMESH_CONTEXT_LENGTH``."""
     max_concurrency: int | None = Field(None, ge=1)
     """Generations at a time; unset: ``RAGMESH_MAX_CONCURRENCY``."""
-    model_concurrency: dict[str, int] = {}
+    model_concurrency: dict[str, Annotated[int, Field(ge=1)]] = {}
     """JSON object, model -> generations at a time, for models that bear less."""
     max_queue: int | None = Field(None, ge=0)
     """Generations that wait for their turn; unset: ``RAGMESH_MAX_QUEUE``."""
