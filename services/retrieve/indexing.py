@@ -276,12 +276,12 @@ class Indexing:
         missing = [number for number, one in enumerate(pieces) if not one.dense]
         vectors = [one.dense for one in pieces]
         if missing:
-            tokens = await encoder.tokenize([texts[number] for number in missing])
-            made = await encoder.encode([one.ids for one in tokens])
-            for number, row in zip(missing, made.astype("<f4"), strict=True):
+            prepared = await encoder.prepare([texts[number] for number in missing])
+            encoded = await encoder.encode(prepared, stream=self._key.tenant)
+            for number, row in zip(missing, encoded.vectors.astype("<f4"), strict=True):
                 vectors[number] = row.tobytes()
             self.embedded_chunks += len(missing)
-            self.full_chunks += sum(len(one.ids) >= encoder.facts.max_tokens for one in tokens)
+            self.full_chunks += sum(one.tokens >= encoder.facts.max_tokens for one in prepared)
         return vectors
 
     async def _write(self) -> None:

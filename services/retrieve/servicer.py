@@ -67,6 +67,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             model=request.model,
             query=request.input_type == pb.INPUT_TYPE_QUERY,
             dimensions=request.dimensions,
+            tenant=current_caller().tenant,
         )
         return pb.EmbedResponse(
             embeddings=[pb.Embedding(values=row.tolist()) for row in embedded.vectors],
@@ -319,7 +320,10 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
-        return pb.GetServerInfoResponse(version=VERSION, backends=dict(self._backends))
+        backends = dict(self._backends)
+        if chosen := self._retrieval.encoder.backend:
+            backends["embedding_backend"] = chosen
+        return pb.GetServerInfoResponse(version=VERSION, backends=backends)
 
 
 def _key(collection: str) -> ports.CollectionKey:
