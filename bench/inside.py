@@ -13,7 +13,7 @@ from bench.word_vectors import NAME, WORD_VECTORS
 from services.retrieve.__main__ import wire
 from services.retrieve.adapters import ENCODERS
 from services.retrieve.core import Retrieval
-from services.retrieve.indexing import Frame, Indexing
+from services.retrieve.indexing import Indexing
 from services.retrieve.ports import Chunk, Collection, CollectionKey, Document, Published
 from services.retrieve.profiles import parse
 from services.retrieve.settings import RetrieveSettings
@@ -51,7 +51,7 @@ async def ingest(retrieval: Retrieval, pieces: Iterable[Piece], total: int) -> f
     return time.perf_counter() - started
 
 
-async def frames(pieces: Iterable[Piece], total: int) -> AsyncIterator[Frame]:
+async def frames(pieces: Iterable[Piece], total: int) -> AsyncIterator[Document | list[Chunk]]:
     """Documents and their chunks; `total` chunks from a multiple of twenty on."""
     waiting: list[Chunk] = []
     left = total

@@ -106,8 +106,17 @@ def _store(settings: RetrieveSettings) -> Store:
     if backend not in SERVER_STORES:
         # A store that no other arm can stand beside is not told of one.
         arm = {} if settings.sparse_backend == ENGINE else {"sparse": settings.sparse_backend}
+        merging = (
+            {"merge_points": settings.merge_points, "merge_threads": settings.merge_threads}
+            if backend == "edge"
+            else {}
+        )
         made: Store = store_class(
-            settings.vector_location, settings.data, open_shards=settings.open_shards, **arm
+            settings.vector_location,
+            settings.data,
+            open_shards=settings.open_shards,
+            **arm,
+            **merging,
         )
         return made
     options = QdrantOptions(

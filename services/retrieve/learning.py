@@ -87,8 +87,14 @@ class Learning:
 
     async def settled(self, key: CollectionKey) -> None:
         """Return once nothing is to be learned from a collection that was noticed."""
-        if (learned := self._due.get(key)) is not None:
-            await learned.wait()
+        learned = self._due.get(key)
+        if learned is None or self._worker is None:
+            return
+        waiting = asyncio.ensure_future(learned.wait())
+        try:
+            await asyncio.wait({waiting, self._worker}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
 
     def _is_due(self, collection: Collection, profile: Profile) -> bool:
         if collection.analyzer != self._analyzer.id or collection.encoder != self._encoder.facts.id:

@@ -179,8 +179,15 @@ class RetrieveSettings(RuntimeSettings):
     in queries, and slower (ADR 24)."""
     analyzer: Literal["auto", "morphemes", "terms"] = "auto"
     """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
-    open_shards: Count = 64
-    """Collections that are open at once; the longest unused is closed."""
+    open_shards: Annotated[int, Field(ge=1, le=800)] = 128
+    """Collections that are open at once; the longest unused is closed. One costs a thread, a file
+    descriptor, some 75 of the 65,530 memory maps that Linux gives a process, 1 MB of memory and,
+    until the kernel wants it back, some 15 MB of page cache."""
+    merge_points: Annotated[int, Field(ge=1000)] = 10_000
+    """Chunks of an embedded collection that are searched without an index (about 0.6 ms); then they
+    are merged into an indexed run, in the background."""
+    merge_threads: Count = 1
+    """Threads that build such an index, at the lowest priority."""
     max_collections: Count = 1000
     """Collections of one tenant."""
     chunk_tokens: Count = 250
