@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from typing import Any
+from typing import cast
 
 import pytest
 
@@ -12,7 +12,7 @@ from services.retrieve.adapters.edge.files import copy_file, used_bytes
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, unpack
 from services.retrieve.adapters.edge.merging import Merging
 from services.retrieve.adapters.sparse import ENGINE
-from services.retrieve.ports import CollectionKey
+from services.retrieve.ports import Collection, CollectionKey
 
 READ = (1, "list_collections", ("tenant", "", 1, ()))
 WRITE = (2, "delete_tenant", ("tenant",))
@@ -82,7 +82,7 @@ def test_a_write_has_its_turn_after_eight_reads():
 
 def test_facts_are_kept_until_something_is_written():
     facts, key, other = FactsCache(), CollectionKey("t", "a"), CollectionKey("t", "b")
-    one: Any = object()
+    one = cast(Collection, object())
     facts.put(key, (), one, facts.changes)
     facts.put(other, ("user:x",), one, facts.changes)
     assert facts.get(key, ()) is one
