@@ -14,7 +14,7 @@ from services.retrieve.__main__ import wire
 from services.retrieve.adapters import ENCODERS
 from services.retrieve.core import Retrieval
 from services.retrieve.indexing import Indexing
-from services.retrieve.ports import Chunk, Collection, CollectionKey, Document
+from services.retrieve.ports import Chunk, Collection, CollectionKey, Document, Published
 from services.retrieve.profiles import parse
 from services.retrieve.settings import RetrieveSettings
 from services.text.normalize import normalize
@@ -46,7 +46,7 @@ async def ingest(retrieval: Retrieval, pieces: Iterable[Piece], total: int) -> f
     indexing = Indexing(retrieval, TENANT, COLLECTION)
     done = 0
     async for outcome in indexing.run(frames(pieces, total)):
-        done += outcome.chunks
+        done += outcome.chunks if isinstance(outcome, Published) else 0
     assert done == total, f"{done} of {total} chunks were indexed"
     return time.perf_counter() - started
 

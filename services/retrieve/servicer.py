@@ -12,7 +12,7 @@ from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
 from services.retrieve import messages, ports
 from services.retrieve.core import DEFAULT_ENCODER_ALIAS, Retrieval, visible
 from services.retrieve.exporting import export
-from services.retrieve.indexing import Indexing
+from services.retrieve.indexing import Indexing, Staged
 from services.retrieve.moving import move
 from services.retrieve.reindexing import Reindexing
 from services.retrieve.reranking import DEFAULT_RERANKER_ALIAS
@@ -111,9 +111,15 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             _key(header.collection).name,
             caller.attributes,
             messages.origin(header.origin) if header.HasField("origin") else None,
+            hold=header.hold,
         )
         try:
             async for outcome in indexing.run(messages.frames(frames)):
+                if isinstance(outcome, Staged):
+                    if header.progress:
+                        progress = pb.IndexProgress(chunks=outcome.chunks)
+                        yield pb.IndexDocumentsResponse(progress=progress)
+                    continue
                 yield pb.IndexDocumentsResponse(
                     id=outcome.id,
                     chunks=outcome.chunks,

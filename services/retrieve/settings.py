@@ -179,9 +179,10 @@ class RetrieveSettings(RuntimeSettings):
     in queries, and slower (ADR 24)."""
     analyzer: Literal["auto", "morphemes", "terms"] = "auto"
     """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
-    open_shards: Annotated[int, Field(ge=1, le=1024)] = 256
+    open_shards: Annotated[int, Field(ge=1, le=800)] = 128
     """Collections that are open at once; the longest unused is closed. One costs a thread, a file
-    descriptor, some 50 of the process's 65,530 memory maps and from 0.3 MB of memory on."""
+    descriptor, some 75 of the 65,530 memory maps that Linux gives a process, 1 MB of memory and,
+    until the kernel wants it back, some 15 MB of page cache."""
     merge_points: Annotated[int, Field(ge=1000)] = 10_000
     """Chunks of an embedded collection that are searched without an index (about 0.6 ms); then they
     are merged into an indexed run, in the background."""

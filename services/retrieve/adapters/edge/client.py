@@ -60,7 +60,7 @@ class EdgeStore(IndexStore):
         location: str,
         data: Path,
         *,
-        open_shards: int = 256,
+        open_shards: int = 128,
         sparse: str = ENGINE,
         merge_points: int = 10_000,
         merge_threads: int = 1,
