@@ -68,10 +68,18 @@ $(ENGINES)/litellm/.stamp: pyproject.toml requirements.lock
 	@$(ENGINE_PIP) install -e '.[infer]' $(ENGINE_TESTS)
 	@touch $@
 
+# Its Triton works with the system's own Python alone.
+$(ENGINES)/triton/.stamp:
+	@echo "Installing Triton, once ..."
+	@/usr/bin/python3 -m venv $(@D)
+	@$(ENGINE_PIP) install nvidia-pytriton==0.7.0
+	@touch $@
+
 .PHONY: test-engines
-test-engines: .venv/.stamp-engines $(ENGINES)/vllm/.stamp $(ENGINES)/litellm/.stamp ## install real engines and test with them
+test-engines: .venv/.stamp-engines $(addprefix $(ENGINES)/,$(addsuffix /.stamp,vllm litellm triton)) ## install real engines and test with them
 	@TEST_ENGINES=llamacpp,transformers TEST_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/vllm/bin/python \
 		TEST_LITELLM_PYTHON=$(CURDIR)/$(ENGINES)/litellm/bin/python \
+		TEST_TRITON_PYTHON=$(CURDIR)/$(ENGINES)/triton/bin/python \
 		$(BIN)/python -m pytest tests/engines --ignore tests/engines/test_litellm.py $(ARGS)
 	@$(ENGINES)/litellm/bin/python -m pytest -o filterwarnings=default tests/engines/test_litellm.py $(ARGS)
 	@TEST_ENGINES=vllm-local OMP_NUM_THREADS=1 DO_NOT_TRACK=1 $(ENGINES)/vllm/bin/python \

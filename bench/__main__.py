@@ -19,6 +19,10 @@ from bench.harness.runs import Defaults
 BENCHES = {
     "limits": "bench.limits",
     "search": "bench.search",
+    "mixed": "bench.mixed",
+    "tenants": "bench.tenants",
+    "ingest": "bench.ingest",
+    "engines": "bench.engines",
     "relay": "bench.relay",
     "cancel": "bench.cancel",
     "rerank": "bench.rerank",

@@ -125,7 +125,7 @@ class Corpus:
         return " ".join(self.words[one] for one in chosen).capitalize()
 
     def questions(self, count: int) -> list[Question]:
-        """Distinct questions, each of a random chunk."""
+        """Distinct questions, each of a random chunk; another count gives other ones."""
         dice = np.random.default_rng([self.seed, 4])
         chosen = dice.choice(self.chunks, size=min(2 * count, self.chunks), replace=False)
         if len(chosen) < 2 * count:  # a small corpus: several questions of a chunk

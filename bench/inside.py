@@ -13,8 +13,8 @@ from bench.word_vectors import NAME, WORD_VECTORS
 from services.retrieve.__main__ import wire
 from services.retrieve.adapters import ENCODERS
 from services.retrieve.core import Retrieval
-from services.retrieve.indexing import Frame, Indexing
-from services.retrieve.ports import Chunk, Collection, CollectionKey, Document
+from services.retrieve.indexing import Indexing
+from services.retrieve.ports import Chunk, Collection, CollectionKey, Document, Published
 from services.retrieve.profiles import parse
 from services.retrieve.settings import RetrieveSettings
 from services.text.normalize import normalize
@@ -46,12 +46,12 @@ async def ingest(retrieval: Retrieval, pieces: Iterable[Piece], total: int) -> f
     indexing = Indexing(retrieval, TENANT, COLLECTION)
     done = 0
     async for outcome in indexing.run(frames(pieces, total)):
-        done += outcome.chunks
+        done += outcome.chunks if isinstance(outcome, Published) else 0
     assert done == total, f"{done} of {total} chunks were indexed"
     return time.perf_counter() - started
 
 
-async def frames(pieces: Iterable[Piece], total: int) -> AsyncIterator[Frame]:
+async def frames(pieces: Iterable[Piece], total: int) -> AsyncIterator[Document | list[Chunk]]:
     """Documents and their chunks; `total` chunks from a multiple of twenty on."""
     waiting: list[Chunk] = []
     left = total

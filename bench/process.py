@@ -30,7 +30,8 @@ class Service:
 
     def __init__(self, data: Path, **settings: str) -> None:
         base = free_ports(len(OFFSETS) * 2)
-        self.grpc_port = base + OFFSETS["retrieve"]
+        self.data = data
+        self.address = f"127.0.0.1:{base + OFFSETS['retrieve']}"
         self.metrics_port = base + len(OFFSETS) + OFFSETS["retrieve"]
         settings = {"embedding_backend": NAME, "log_level": "WARNING", **settings}
         self.environment = {
@@ -54,7 +55,7 @@ class Service:
     async def start(self) -> None:
         """Return once it serves."""
         self.launch()
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}")
+        self.channel = grpc.aio.insecure_channel(self.address)
         # The stubs' annotations are those of synchronous ones.
         self.retrieve: Any = pb_grpc.RetrieveServiceStub(self.channel)
         health: Any = health_pb2_grpc.HealthStub(self.channel)
@@ -91,10 +92,10 @@ class Service:
             lines = answer.read().decode().splitlines()
         return total(lines, name)
 
-    @staticmethod
-    def metadata(tenant: str = "bench") -> tuple[tuple[str, str], ...]:
-        """What the gateway sends along for a tenant."""
-        return (("x-ragmesh-tenant", tenant_id(tenant)),)
+
+def metadata(tenant: str = "bench") -> tuple[tuple[str, str], ...]:
+    """What the gateway sends along for a tenant."""
+    return (("x-ragmesh-tenant", tenant_id(tenant)),)
 
 
 def tenant_id(tenant: str) -> str:

@@ -29,7 +29,7 @@ from bench.corpus import Corpus, Piece, Question
 from bench.harness import Block, Finding, Run, Side, Work, stopwatch
 from bench.harness.sides import Figures
 from bench.harness.usage import peak_rss_mb, settle
-from bench.process import Service
+from bench.process import Service, metadata
 from bench.word_vectors import DIMENSIONS, WordVectors
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from services.retrieve.core import Retrieval
@@ -271,7 +271,7 @@ class OverGrpc(Searching):
             weights=pb.ArmWeights(dense=BOTH_ARMS.dense, sparse=BOTH_ARMS.sparse),
         )
         answer: pb.SearchResponse = await self._service.retrieve.Search(
-            request, metadata=self._service.metadata()
+            request, metadata=metadata()
         )
         return answer
 

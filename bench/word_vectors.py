@@ -6,13 +6,14 @@ the dimensions where they are not 384.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from bench.corpus import Corpus, vectors
-from services.retrieve.ports import EncoderFacts, Matrix, Tokens
+from services.retrieve.inprocess import InProcessModel, Tokens
+from services.retrieve.ports import EncoderFacts, Matrix
+from services.retrieve.settings import RetrieveSettings
 
 NAME = "word-vectors"
 WORD_VECTORS = "bench.word_vectors:WordVectors"
@@ -21,13 +22,18 @@ MAX_TOKENS = 256
 UNKNOWN = "[UNK]"
 
 
-class WordVectors:
-    """As the port `EncoderModel` says."""
+class WordVectors(InProcessModel):
+    """The encoder."""
 
-    def __init__(self, model: str = "", **_: Any) -> None:
+    @classmethod
+    def from_settings(cls, settings: RetrieveSettings) -> "WordVectors":
+        return cls(settings.embedding_model)
+
+    def __init__(self, model: str = "") -> None:
         """Args:
         model: see the module's docstring; empty for seed 1 and 100,000 chunks.
         """
+        super().__init__()
         numbers = [int(part) for part in (model or "1,100000").split(",")]
         seed, chunks, self._dimensions = (*numbers, DIMENSIONS)[:3]
         self._corpus = Corpus(seed, chunks=chunks)

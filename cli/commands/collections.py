@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cli.api import PATIENT_ATTEMPTS, Api
 from cli.console import Screen
 from cli.options import JsonOption, LangOption, Session, command
+from cli.progress import progress_bar
 from cli.transfers import (
     Tell,
     check_file,
@@ -231,14 +231,6 @@ def patient(session: Session) -> Api:
 @contextmanager
 def progress(screen: Screen, key: str) -> Iterator[Tell]:
     """A bar on stderr, where a person looks, and what moves it."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=screen.err,
-        disable=screen.as_json or not screen.err.is_terminal,
-    )
-    with bar:
+    with progress_bar(screen) as bar:
         task = bar.add_task(screen.text(key), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

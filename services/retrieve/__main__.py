@@ -2,9 +2,9 @@
 
 from services.retrieve.adapters import (
     ANALYZERS,
+    CACHES,
     ENCODERS,
     LOCAL_STORES,
-    PLANNED_ENCODERS,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
     RERANKERS,
@@ -17,7 +17,7 @@ from services.retrieve.adapters.qdrant.options import QdrantOptions
 from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
-from services.retrieve.ports import Store
+from services.retrieve.ports import Store, VectorCache
 from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
@@ -29,9 +29,7 @@ from services.runtime.settings import load
 
 def wire(settings: RetrieveSettings) -> Retrieval:
     """The chosen adapters together; nothing is started."""
-    model_class = resolve(
-        ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
-    )
+    model_class = resolve(ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND")
     resolve(
         SPARSE_BACKENDS,
         settings.sparse_backend,
@@ -42,18 +40,12 @@ def wire(settings: RetrieveSettings) -> Retrieval:
     if reads_words:
         _check_local(settings)
     analyzer_class = resolve(ANALYZERS, _analyzer(settings), "RAGMESH_ANALYZER")
-    model = model_class(
-        settings.embedding_model,
-        languages=settings.embedding_languages,
-        device=settings.embedding_device,
-        precision=settings.embedding_precision,
-        threads=settings.embedding_threads,
-    )
     encoder = Encoder(
-        model,
+        model_class.from_settings(settings),
         batch_tokens=settings.embedding_batch_tokens,
         queue=settings.embedding_queue,
         query_cache=settings.query_cache,
+        shared_cache=_shared_cache(settings),
     )
     store = _store(settings)
     options = CollectionOptions(
@@ -114,8 +106,17 @@ def _store(settings: RetrieveSettings) -> Store:
     if backend not in SERVER_STORES:
         # A store that no other arm can stand beside is not told of one.
         arm = {} if settings.sparse_backend == ENGINE else {"sparse": settings.sparse_backend}
+        merging = (
+            {"merge_points": settings.merge_points, "merge_threads": settings.merge_threads}
+            if backend == "edge"
+            else {}
+        )
         made: Store = store_class(
-            settings.vector_location, settings.data, open_shards=settings.open_shards, **arm
+            settings.vector_location,
+            settings.data,
+            open_shards=settings.open_shards,
+            **arm,
+            **merging,
         )
         return made
     options = QdrantOptions(
@@ -143,6 +144,14 @@ def _reranking(settings: RetrieveSettings) -> Reranking | None:
         return None
     make = resolve(RERANKERS, settings.reranker_backend, "RERANKER_BACKEND")
     return Reranking(make(settings), budget=settings.rerank_budget, depth=settings.rerank_depth)
+
+
+def _shared_cache(settings: RetrieveSettings) -> VectorCache | None:
+    """Where replicas share query vectors; None without a Redis."""
+    if settings.redis_url is None:
+        return None
+    cache: VectorCache = resolve(CACHES, "redis", "REDIS_URL").from_settings(settings)
+    return cache
 
 
 def _analyzer(settings: RetrieveSettings) -> str:

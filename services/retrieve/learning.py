@@ -87,8 +87,14 @@ class Learning:
 
     async def settled(self, key: CollectionKey) -> None:
         """Return once nothing is to be learned from a collection that was noticed."""
-        if (learned := self._due.get(key)) is not None:
-            await learned.wait()
+        learned = self._due.get(key)
+        if learned is None or self._worker is None:
+            return
+        waiting = asyncio.ensure_future(learned.wait())
+        try:
+            await asyncio.wait({waiting, self._worker}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
 
     def _is_due(self, collection: Collection, profile: Profile) -> bool:
         if collection.analyzer != self._analyzer.id or collection.encoder != self._encoder.facts.id:
@@ -206,11 +212,11 @@ class Learning:
         questions = await asyncio.to_thread(pose, sample, language, len(sample))
         if len(questions) < MIN_QUESTIONS:
             return None
-        asked = await self._encoder.tokenize([one.text for one in questions], query=True)
-        targets = await self._encoder.tokenize([one.target for one in questions])
-        unknown = fmean(tokens.unknown for tokens in (*asked, *targets))
-        queries = await self._encoder.encode([one.ids for one in asked])
-        stand_ins = await self._encoder.encode([one.ids for one in targets])
+        asked = await self._encoder.prepare([one.text for one in questions], query=True)
+        targets = await self._encoder.prepare([one.target for one in questions])
+        unknown = fmean(one.unknown for one in (*asked, *targets))
+        queries = (await self._encoder.encode(asked)).vectors
+        stand_ins = (await self._encoder.encode(targets)).vectors
         return await asyncio.to_thread(
             self._judge, sample, language, questions, queries, stand_ins, averages, unknown
         )

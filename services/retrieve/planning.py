@@ -84,11 +84,11 @@ class Planner:
             weights = SPARSE_ONLY
         elif request.mode == "dense":
             weights = DENSE_ONLY
-            dense = (await self._encoder.query(query)).dense
+            dense = (await self._encoder.query(query, stream=self._key.tenant)).dense
         elif request.weights is not None:
             weights = request.weights
             if weights.dense:
-                dense = (await self._encoder.query(query)).dense
+                dense = (await self._encoder.query(query, stream=self._key.tenant)).dense
         else:
             weights, dense, dense_languages = await self._weigh(
                 query, language, has_terms=bool(sparse.indices)
@@ -171,7 +171,7 @@ class Planner:
         weights = weigh(unknown=0.0)
         if not weights.dense:
             return weights, None, None  # not worth encoding
-        encoded = await self._encoder.query(query)
+        encoded = await self._encoder.query(query, stream=self._key.tenant)
         weights = weigh(unknown=encoded.unknown)
         covered = covered_languages(facts, languages, self._measured)
         mixed = len(covered) < sum(chunks > 0 for chunks in languages.values())

@@ -20,8 +20,9 @@ REGISTRY: Mapping[str, str] = {
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
     "sglang": "services.infer.adapters.sglang:SglangEngine",
     "tgi": "services.infer.adapters.tgi:TgiEngine",
-    "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
     "transformers": "services.infer.adapters.transformers:TransformersEngine",
+    "triton": "services.infer.adapters.triton:TritonEngine",
+    "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
     "vllm": "services.infer.adapters.vllm:VllmEngine",
     "vllm-local": "services.infer.adapters.vllm_local:VllmLocalEngine",
 }
@@ -30,7 +31,6 @@ REGISTRY: Mapping[str, str] = {
 PLANNED = frozenset(
     {
         "anthropic",
-        "triton",
     }
 )
 """Providers that a later version brings: asking for one stops the start and says so."""

@@ -1,8 +1,15 @@
 """Back-ends of retrieve, by the names that settings use. Only the chosen ones are imported."""
 
 ENCODERS = {
+    "auto": "services.retrieve.adapters.automatic:Automatic",
+    "nim": "services.retrieve.adapters.nim:NimEncoder",
+    "nim-embed": "services.retrieve.adapters.nim:NimEncoder",
+    "onnx": "services.retrieve.adapters.onnx:Model",
+    "openai": "services.retrieve.adapters.openai:RemoteEncoder",
+    "openvino": "services.retrieve.adapters.openvino:Model",
     "sentence-transformers": "services.retrieve.adapters.sentence_transformers:Model",
 }
+"""Each has ``from_settings(settings)``, which makes an `EncoderModel`."""
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
     "faiss": "services.retrieve.adapters.faiss.store:FaissStore",
@@ -34,7 +41,10 @@ RERANKERS = {
     "vllm": "services.retrieve.adapters.remote_rerankers:vllm",
 }
 """Each makes a `Reranker` of the settings."""
+CACHES = {
+    "redis": "services.retrieve.adapters.redis_vectors:RedisVectors",
+}
+"""Each has ``from_settings(settings)``, which makes a `VectorCache`."""
 
-PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
 PLANNED_STORES = frozenset({"redis", "rediss"})
 PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

@@ -13,7 +13,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from services.retrieve.adapters.points import (
     Allowed,
     Shard,
     Shards,
+    Wait,
     WordShard,
     WordShards,
     index_of,
@@ -40,6 +41,7 @@ from services.retrieve.adapters.points import (
     points_of,
     stored_chunk,
     version_of,
+    wait_here,
 )
 from services.retrieve.fusion import fuse
 from services.retrieve.ports import (
@@ -69,6 +71,8 @@ log = logging.getLogger(__name__)
 
 LEAST_FREE_BYTES = 8 * 1024 * 1024
 
+MAX_DOCUMENTS = 20_000
+"""Documents whose facts are kept for searches."""
 MAX_SEEN = 1000
 """Callers whose view of a collection is kept summed up."""
 
@@ -82,8 +86,10 @@ class _State:
     """What is current, by access list."""
     hidden: dict[int, int]
     """Orphaned versions whose points may lie in the shard, with their chunks."""
-    leftover: bool
+    leftover: bool = False
     """Orphans of an earlier process are still to be removed."""
+    hidden_points: frozenset[int] | None = None
+    """Points of `hidden`; None until they are asked for."""
     removed: list[int] = field(default_factory=list)
     """Orphans whose points are deleted, but not flushed yet."""
     seen: dict[Attributes, Totals] = field(default_factory=dict)
@@ -95,6 +101,24 @@ class _State:
         if not totals.documents:
             del self.totals[document.access]
         self.seen.clear()
+
+    def hide(self, version: int, chunks: int) -> None:
+        self.hidden[version] = chunks
+        self.hidden_points = None
+
+    def unhide(self, version: int) -> None:
+        del self.hidden[version]
+        self.hidden_points = None
+
+    def concealed(self) -> frozenset[int]:
+        """The points that searches must not find."""
+        if self.hidden_points is None:
+            self.hidden_points = frozenset(
+                point
+                for version, chunks in self.hidden.items()
+                for point in points_of(version, chunks)
+            )
+        return self.hidden_points
 
     def readable(self, attributes: Attributes) -> Totals:
         """What a caller with these attributes may read."""
@@ -149,18 +173,24 @@ class Index:
         *,
         root: Path | None = None,
         now: Callable[[], float] = time.time,
+        wait: Wait = wait_here,
     ) -> None:
         """Args:
         catalog: what exists.
         shards: the engine.
         root: the folder that both write to; None for memory.
         now: the clock.
+        wait: how to wait for the disk.
         """
         self._root = root
         self._catalog = catalog
         self._shards = shards
         self._now = now
+        self._wait = wait
         self._states: dict[int, _State] = {}
+        self._by_key: dict[CollectionKey, _State] = {}
+        self._documents: dict[int, Document] = {}
+        """Facts of current documents by version."""
         self._staged: dict[str, _Staged] = {}
         self._next_version = self._catalog.next_version()
         for folder in self._catalog.dropped():
@@ -183,6 +213,7 @@ class Index:
 
     def create_collection(self, new: NewCollection, limit: int) -> Collection:
         self._catalog.create(new, new_folder(new.key), self._now(), limit)
+        self._wait(self._catalog.sync)
         return self.get_collection(new.key, ())
 
     def get_collection(self, key: CollectionKey, attributes: Attributes) -> Collection:
@@ -202,8 +233,10 @@ class Index:
         old, new = self._state(key), self._state(by)
         _check_unrestricted(old, attributes)
         self._catalog.replace(old.row, new.row)
-        self._forget(old)
+        del self._by_key[key], self._by_key[by]
         new.row = self._catalog.find(key)
+        self._wait(self._catalog.sync)
+        self._forget(old)
 
     def delete_collection(self, key: CollectionKey, attributes: Attributes) -> int:
         state = self._state(key)
@@ -224,6 +257,8 @@ class Index:
 
     def _delete_collection(self, state: _State) -> int:
         self._catalog.drop(state.row)
+        del self._by_key[state.row.facts.key]
+        self._wait(self._catalog.sync)
         self._forget(state)
         return state.documents
 
@@ -297,8 +332,9 @@ class Index:
         with self._catalog.transaction():
             self._catalog.remove(state.row.id, document_id)
             self._catalog.add_orphans(state.row.id, [(version, document.chunks)])
-        state.hidden[version] = document.chunks
+        state.hide(version, document.chunks)
         state.count(document, languages, -1)
+        self._wait(self._catalog.sync)
         self._sweep(state, [version])
         return document.chunks
 
@@ -312,7 +348,7 @@ class Index:
         attributes: Attributes,
     ) -> None:
         state = self._state(key)
-        shard = self._shard(state)
+        self._shard(state)  # what an earlier process left is removed before this joins it
         opened: dict[str, _Staged] = {}
         for token, document in documents:
             opened[token] = _Staged(state.row.id, self._next_version, document, attributes)
@@ -321,13 +357,16 @@ class Index:
         if sizes:
             with self._catalog.transaction():
                 self._catalog.add_orphans(state.row.id, sizes)
-            state.hidden.update(sizes)
+            for version, size in sizes:
+                state.hide(version, size)
             self._staged.update(opened)
+            # The engine may write points down whenever it likes: what they are is known before.
+            self._wait(self._catalog.sync)
         if not chunks:
             return
         staged = [self._staged_of(one.token) for one in chunks]
         pairs = list(zip(staged, chunks, strict=True))
-        shard.upsert((owner.version, owner.document, one) for owner, one in pairs)
+        self._shard(state).upsert((owner.version, owner.document, one) for owner, one in pairs)
         for owner, one in pairs:
             owner.written.add(one.chunk.index)
             owner.languages[one.chunk.language] += 1
@@ -358,6 +397,7 @@ class Index:
             change()
         for token in tokens:
             del self._staged[token]
+        self._wait(self._catalog.sync)
         self._sweep(state, replaced)
         return outcomes
 
@@ -392,7 +432,7 @@ class Index:
         self._catalog.forget_orphans([version])
 
         def show() -> None:
-            del state.hidden[version]
+            state.unhide(version)
             state.count(document, one.languages, 1)
 
         changes.append(show)
@@ -428,7 +468,7 @@ class Index:
         replaced.append(version)
 
         def hide() -> None:
-            state.hidden[version] = document.chunks
+            state.hide(version, document.chunks)
             state.count(document, languages, -1)
 
         changes.append(hide)
@@ -447,11 +487,7 @@ class Index:
         shard = self._shard(state)
         allowed = Allowed(
             filter=query.filter,
-            hidden=frozenset(
-                point
-                for version, chunks in state.hidden.items()
-                for point in points_of(version, chunks)
-            ),
+            hidden=state.concealed(),
             readable=query.attributes if state.restricted else None,
         )
         dense: list[tuple[int, float]] = []
@@ -461,12 +497,13 @@ class Index:
             dense = shard.nearest(query.dense, query.depth, covered)
         if query.sparse is not None and query.sparse.indices:
             sparse = self._sparse(state, shard, query, allowed)
-        fused = fuse(dense, sparse, query.weights)[: query.top_k]
+        fused = fuse(dense, sparse, query.weights, query.top_k)
+        documents = self._documents_of(hit.id for hit in fused)
+        fused = [hit for hit in fused if version_of(hit.id) in documents]
         points = [hit.id for hit in fused]
         payloads = shard.payloads(points) if points else {}
         vectors = shard.vectors(points) if points and query.vectors else {}
         terms = shard.terms(points) if points and query.terms else {}
-        documents = self._catalog.of_versions({version_of(hit.id) for hit in fused})
         return [
             Candidate(
                 stored_chunk(documents[version_of(hit.id)], index_of(hit.id), payloads[hit.id]),
@@ -575,6 +612,7 @@ class Index:
         if state.row.folder == generation:
             self._catalog.set_profile(state.row.id, profile)
             state.row = replace(state.row, profile=profile)
+            self._wait(self._catalog.sync)
 
     def stats(self) -> dict[str, int]:
         """Gauges for the metrics."""
@@ -583,13 +621,27 @@ class Index:
     # Parts
 
     def _state(self, key: CollectionKey) -> _State:
-        row = self._catalog.find(key)
-        state = self._states.get(row.id)
+        state = self._by_key.get(key)
         if state is None:
-            hidden = self._catalog.orphans(row.id)
-            totals = self._catalog.totals(row.id)
-            state = self._states[row.id] = _State(row, totals, hidden, leftover=bool(hidden))
+            row = self._catalog.find(key)
+            state = self._states.get(row.id)
+            if state is None:
+                hidden = self._catalog.orphans(row.id)
+                totals = self._catalog.totals(row.id)
+                state = self._states[row.id] = _State(row, totals, hidden, leftover=bool(hidden))
+            self._by_key[key] = state
         return state
+
+    def _documents_of(self, points: Iterable[int]) -> dict[int, Document]:
+        """Facts of the current documents that points belong to, by version."""
+        versions = {version_of(point) for point in points}
+        missing = [version for version in versions if version not in self._documents]
+        if missing:
+            if len(self._documents) > MAX_DOCUMENTS:
+                self._documents.clear()
+            self._documents.update(self._catalog.of_versions(missing))
+        known = self._documents
+        return {version: known[version] for version in versions if version in known}
 
     def _current(
         self, state: _State, document_id: str, attributes: Attributes
@@ -638,8 +690,9 @@ class Index:
         shard = self._shard(state)
         shard.delete([p for v in versions for p in points_of(v, state.hidden[v])])
         for version in versions:
-            del state.hidden[version]
+            state.unhide(version)
             state.removed.append(version)
+            self._documents.pop(version, None)
 
 
 def _check_unrestricted(state: _State, attributes: Attributes) -> None:

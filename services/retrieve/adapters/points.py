@@ -5,7 +5,7 @@ a `Shard` for one collection's points and `Shards` that opens them.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,9 +23,20 @@ from services.retrieve.ports import (
     WordQuery,
 )
 
+Wait = Callable[[Callable[[], None] | None], None]
+"""Runs something that waits for the disk and returns when it is done. Reads may be answered
+meanwhile, so whoever waits has its state in order; writes are not. With None it only lets reads
+have their turn."""
+
 DENSE, SPARSE = "dense", "sparse"
 """The names of a point's vectors."""
 _INDEX_BITS = 20
+
+
+def wait_here(task: Callable[[], None] | None) -> None:
+    """The `Wait` of who has nobody to answer meanwhile."""
+    if task is not None:
+        task()
 
 
 def point_id(version: int, index: int) -> int:

@@ -32,6 +32,7 @@ from tests.contract.infer.servers.ollama import OllamaServer
 from tests.contract.infer.servers.openai import OpenAIServer
 from tests.contract.infer.servers.sglang import SglangServer
 from tests.contract.infer.servers.tgi import TgiServer
+from tests.contract.infer.servers.triton import TensorRtServer, served
 from tests.contract.infer.servers.trtllm import TrtllmServer
 from tests.contract.infer.servers.vllm import VllmServer
 
@@ -157,6 +158,7 @@ ROWS: Mapping[str, Row] = {
     "scripted": alone(ScriptedRig),
     "sglang": behind(SglangServer),
     "tgi": behind(TgiServer),
+    "triton": served(TensorRtServer),
     "trtllm": behind(TrtllmServer),
     "vllm": behind(VllmServer),
 }

@@ -24,11 +24,14 @@ from services.retrieve.ports import (
 )
 from services.runtime.registry import resolve
 
+MERGING = "edge, merging"
+"""Edge with so low a bound that nearly every publication makes a run, which is then merged."""
 _ARMS = SPARSE_BACKENDS.keys() - {"engine"}
 PLACES = sorted(
     [
         *(STORES.keys() - SERVER_STORES | {"grpc"}),
         *(f"{store}+{arm}" for store in LOCAL_STORES for arm in _ARMS),
+        MERGING,
     ]
 )
 """Stores to test, and those with another sparse arm beside them; ``grpc`` is at a server of
@@ -43,6 +46,8 @@ _tokens = itertools.count()
 
 def make_store(name: str, data: Path, **options) -> Store:
     """A store of `PLACES` that keeps its data in a folder, over that."""
+    if name == MERGING:
+        return make_store("edge", data, merge_points=4, **options)
     store, _, arm = name.rpartition("+")
     if arm not in SPARSE_BACKENDS:
         store, arm = name, "engine"

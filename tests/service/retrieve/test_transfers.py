@@ -333,7 +333,7 @@ async def test_only_the_terms_are_made_anew_where_the_encoder_is_the_same(stub, 
 async def test_a_reindexing_that_was_broken_off_goes_on(tmp_path):
     async with serving(tmp_path) as stub:
         await stub.CreateCollection(pb.CreateCollectionRequest(name="notes"))
-        await index(stub, *many(40, words=5))
+        await index(stub, *many(150, words=5))
     slow = WordModel(version="2", pause=0.2)
     async with serving(tmp_path, model=slow) as stub:
         call = stub.ReindexCollection(pb.ReindexCollectionRequest(name="notes"))
@@ -349,9 +349,9 @@ async def test_a_reindexing_that_was_broken_off_goes_on(tmp_path):
     quick = WordModel(version="2")
     async with serving(tmp_path, model=quick) as stub:
         told = await reindex(stub)
-        assert 0 < told[0].documents < 40
-        assert told[-1].embedded_chunks == 5 * (40 - told[0].documents)
-        assert (await export(stub)).ids == [one for one, _ in many(40)]
+        assert 0 < told[0].documents < 150
+        assert told[-1].embedded_chunks == 5 * (150 - told[0].documents)
+        assert (await export(stub)).ids == [one for one, _ in many(150)]
 
 
 async def test_what_is_written_meanwhile_is_not_lost(tmp_path):

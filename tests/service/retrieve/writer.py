@@ -1,7 +1,8 @@
 """A process that writes documents without end and says which were acknowledged.
 
-``python -m tests.service.retrieve.writer FOLDER [STORE]``: prints the process id of the engine, or
-its own where there is none, then one line ``<document id> <revision>`` per acknowledged document.
+``python -m tests.service.retrieve.writer FOLDER [STORE [MERGE_POINTS]]``: prints the process id of
+the engine, or its own where there is none, then one line ``<document id> <revision>`` per
+acknowledged document.
 """
 
 import asyncio
@@ -37,8 +38,9 @@ async def write(store: Store, seed: int, revisions: dict[str, int]) -> None:
             print(one, number, flush=True)
 
 
-async def main(folder: str, place: str = "edge") -> None:
-    store = make_store(place, Path(folder))
+async def main(folder: str, place: str = "edge", merge_points: str = "") -> None:
+    options = {"merge_points": int(merge_points)} if merge_points else {}
+    store = make_store(place, Path(folder), **options)
     await store.start()
     print(store.process_id if isinstance(store, EdgeStore) else os.getpid(), flush=True)
     with suppress(AlreadyExists):  # in a later round

@@ -194,6 +194,18 @@ def test_merging_changes_no_answer_and_keeps_what_was_deleted_meanwhile(tmp_path
     again.close()
 
 
+def test_a_search_takes_over_what_was_merged(tmp_path):
+    index = WordIndex(tmp_path)
+    for n in range(FACTOR):
+        index.add([chunk(n, f"update number{n}")])
+        index.flush()
+    assert index._merge is not None
+    index._merge.wait()
+    assert set(ask(index, "update", limit=20)) == set(range(FACTOR))
+    assert index.segments() == 1
+    index.close()
+
+
 def test_a_long_query_keeps_its_rarest_words(index):
     common = " ".join(f"x{n}" for n in range(300))
     index.add(chunk(1000 + n, common) for n in range(20))

@@ -47,8 +47,10 @@ def due(sizes: Sequence[tuple[str, int]]) -> list[str]:
             tier += 1
         tiers[tier].append((segment, chunks))
     for _, members in sorted(tiers.items()):
-        chosen = members[:FACTOR]
-        if len(chosen) == FACTOR and sum(chunks for _, chunks in chosen) <= MAX_CHUNKS:
+        chosen = members[: FACTOR * FACTOR]  # all that came while the last merge was under way
+        while len(chosen) > FACTOR and sum(chunks for _, chunks in chosen) > MAX_CHUNKS:
+            chosen.pop()
+        if len(chosen) >= FACTOR and sum(chunks for _, chunks in chosen) <= MAX_CHUNKS:
             return [segment for segment, _ in chosen]
     return []
 

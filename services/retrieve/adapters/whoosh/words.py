@@ -195,6 +195,8 @@ class WordIndex:
 
     def search(self, asked: WordQuery, limit: int, allowed: Allowed) -> list[tuple[int, float]]:
         """Points with their scores, best first."""
+        if self._writer is None and self._merge is not None and self._merge.poll() is not None:
+            self.flush()  # fewer segments, faster searches
         searcher = self._searcher
         rarity = {
             (name, term): searcher.idf(name, term)

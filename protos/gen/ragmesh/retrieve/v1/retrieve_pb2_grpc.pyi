@@ -71,7 +71,7 @@ class RetrieveServiceStub:
     durable and searchable. A document is indexed whole or not at all; one with the same id is
     replaced at once; the same content hash under the same id changes nothing.
 
-    Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
+    Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, STREAM_UNFINISHED, ACCESS_INVALID; PERMISSION_DENIED
     ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
     FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
     retry cannot help); ABORTED DOCUMENT_CONTENDED, when others keep replacing the document;
@@ -277,7 +277,7 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         durable and searchable. A document is indexed whole or not at all; one with the same id is
         replaced at once; the same content hash under the same id changes nothing.
 
-        Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
+        Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, STREAM_UNFINISHED, ACCESS_INVALID; PERMISSION_DENIED
         ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
         FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
         retry cannot help); ABORTED DOCUMENT_CONTENDED, when others keep replacing the document;
