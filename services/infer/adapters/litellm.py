@@ -5,6 +5,7 @@ is called as it is there, so that the mesh's name is ``litellm/anthropic/claude-
 provider does not count the library counts by itself, and does not say so.
 """
 
+import asyncio
 import logging
 import os
 import re
@@ -131,6 +132,7 @@ class LiteLlmEngine:
         self._settings = settings
         self._model = settings.require("model", "anthropic/claude-sonnet-4-5")
         self._library = library
+        self._length: int | None = None
         library.telemetry = False
         library.suppress_debug_info = True
         library.turn_off_message_logging = True
@@ -148,7 +150,10 @@ class LiteLlmEngine:
         return replace(CAN, multiple_choices=False)  # its streams mix them up
 
     async def models(self) -> Sequence[ModelInfo]:
-        return (ModelInfo(self._model, self._context_length(), "litellm"),)
+        if self._length is None:
+            # Once, and not in the loop: of some providers' models it asks their servers, and waits.
+            self._length = await asyncio.to_thread(self._context_length)
+        return (ModelInfo(self._model, self._length, "litellm"),)
 
     async def ready(self) -> None:
         """Whether the provider answers is seen when it is asked: asking costs money."""
@@ -210,11 +215,13 @@ class LiteLlmEngine:
         return self._library.acompletion, arguments
 
     def _context_length(self) -> int:
+        if self._settings.context_length:
+            return self._settings.context_length
         try:
             info = self._library.get_model_info(self._model)
         except Exception:  # it raises a plain one for a model that is not in its table
-            return self._settings.context_length
-        return int(self._settings.context_length or info.get("max_input_tokens") or 0)
+            return 0
+        return int(info.get("max_input_tokens") or 0)
 
     def _error(self, error: Exception) -> RagmeshError:
         """The library's exception in our terms."""

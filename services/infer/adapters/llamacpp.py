@@ -21,8 +21,8 @@ from services.infer.adapters.failures import DOWN, failure
 from services.infer.adapters.llamacpp_server import LlamaCppServer
 from services.infer.adapters.openai_body import body_of
 from services.infer.adapters.pieces import Pieces
-from services.infer.adapters.threads import Stopped, Thread
-from services.infer.adapters.vocabulary import PLAIN_CHAT
+from services.infer.adapters.threads import Stopped, Thread, guarded
+from services.infer.adapters.vocabulary import PLAIN_CHAT, refused_by_template
 from services.infer.lengths import too_long
 from services.infer.ports import (
     Capabilities,
@@ -87,6 +87,7 @@ class LlamaCppEngine:
                 "MODEL_PATH_UNREADABLE", f"{self._path} is not a file that can be read."
             )
         self._thread = Thread("llamacpp")
+        self._counting = Thread("llamacpp-count")
         self._model: _Model | None = None
 
     @classmethod
@@ -115,19 +116,28 @@ class LlamaCppEngine:
         return (ModelInfo(self._settings.model or self._path.stem, length, "llamacpp"),)
 
     async def ready(self) -> None:
-        await self._thread.run(self._loaded)
+        await self._ready()
 
     async def aclose(self) -> None:
         self._thread.close()
+        self._counting.close()
 
     async def count_tokens(self, request: GenerateRequest) -> int:
-        return await self._thread.run(lambda: len(self._loaded().prompt(request)))
+        model = await self._ready()
+        # Not behind the generations: the vocabulary is only read.
+        return await self._counting.run(lambda: len(model.prompt(request)))
+
+    async def _ready(self) -> "_Model":
+        """The model, at once when it is loaded, whatever is being generated."""
+        if self._model is not None:
+            return self._model
+        return await self._thread.run(self._loaded)
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         return self._thread.stream(partial(self._generate, request))
 
     def _generate(self, request: GenerateRequest, emit: Emit, stopped: Stopped) -> None:
-        self._loaded().generate(request, emit, stopped)
+        guarded(lambda: self._loaded().generate(request, emit, stopped))
 
     def _loaded(self) -> "_Model":
         """The model; loaded when it is first needed. Only the thread calls this."""
@@ -169,7 +179,7 @@ class _Probabilities:
 
 
 class _Model:
-    """A loaded model. Belongs to one thread."""
+    """A loaded model. Belongs to one thread, but for `prompt`."""
 
     def __init__(self, library: Any, path: Path, settings: LlamaCppSettings) -> None:
         self._library = library
@@ -212,12 +222,17 @@ class _Model:
         """The tokens that the model reads."""
         if request.task is Task.COMPLETE:
             return self._tokens(request.text, add_bos=True)
-        messages = body_of(request)["messages"]
+        messages = [
+            {**one, "content": one["content"] or ""} for one in body_of(request)["messages"]
+        ]
         opening = ""
         if request.continue_final:
             *messages, last = messages
-            opening = last["content"] or ""
-        rendered = self._template(messages=messages)
+            opening = last["content"]
+        try:
+            rendered = self._template(messages=messages)
+        except Exception as error:  # templates raise jinja2's errors, and Python's
+            raise refused_by_template() from error
         return self._tokens(rendered.prompt + opening, add_bos=not rendered.added_special)
 
     def generate(self, request: GenerateRequest, emit: Emit, stopped: Stopped) -> None:
@@ -291,7 +306,7 @@ class _Model:
             InvalidArgument: PARAMETER_INVALID.
         """
         wanted, guide = request.response_format, request.guide
-        field = "response_format"
+        field = "response_format" if guide is None else f"guided_{guide.kind.value}"
         try:
             if wanted.type is FormatType.JSON_OBJECT:
                 grammar = self._library.llama_grammar.JSON_GBNF
@@ -304,10 +319,10 @@ class _Model:
                     json.dumps(value, ensure_ascii=False) for value in guide.values
                 )
             else:
-                field, grammar = "guided_grammar", guide.value
-                self._check(grammar)
+                grammar = guide.value
+            self._check(grammar)
             return self._library.LlamaGrammar.from_string(grammar, verbose=False)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except Exception as error:  # its converter of schemas asserts, and more
             raise InvalidArgument(
                 "PARAMETER_INVALID", f"{field} cannot be made into a grammar.", field=field
             ) from error

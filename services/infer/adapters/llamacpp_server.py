@@ -83,10 +83,13 @@ class LlamaCppServer(OpenAIProtocolEngine):
         """Why a stream ended before it began: llama-cpp-python closes the stream of a request that
         it refuses without a word, and says why when it is asked in one piece."""
         body = {**self.body(request), "stream": False, "max_tokens": 1}
-        del body["stream_options"]
-        answer = await self.server.request(
-            "POST", self.route(request), body, timeout=ASKING_TIMEOUT
-        )
+        body.pop("stream_options", None)
+        try:
+            answer = await self.server.request(
+                "POST", self.route(request), body, timeout=ASKING_TIMEOUT
+            )
+        except RagmeshError:
+            return None  # that the stream broke off is what happened
         if answer.status == OK:
             return None
         return self.errors.error(answer.status, answer.body, answer.headers)

@@ -182,10 +182,12 @@ class OllamaEngine:
                 raise _ERRORS.error(reply.status, await reply.read_error(), reply.headers)
             async with aclosing(_objects(reply)) as objects:
                 async for item in objects:
+                    try:
+                        counts = int(item.get("completed") or 0), int(item.get("total") or 0)
+                    except (TypeError, ValueError) as error:
+                        raise failure(BAD) from error
                     status = str(item.get("status") or "")
-                    yield PullProgress(
-                        status, int(item.get("completed") or 0), int(item.get("total") or 0)
-                    )
+                    yield PullProgress(status, *counts)
                     if status == "success":
                         return
         raise failure(CUT)

@@ -15,7 +15,7 @@ from pydantic_settings import SettingsConfigDict
 from services.infer.adapters.failures import DOWN, failure
 from services.infer.adapters.openai_body import body_of
 from services.infer.adapters.pieces import Pieces
-from services.infer.adapters.threads import Stopped, Thread
+from services.infer.adapters.threads import Stopped, Thread, guarded
 from services.infer.adapters.vocabulary import Vocabulary
 from services.infer.lengths import too_long
 from services.infer.ports import (
@@ -74,6 +74,7 @@ class TransformersEngine:
         self._packages = transformers, torch
         self._path = settings.require("model_path", "/models/my-model or owner/name")
         self._thread = Thread("transformers")
+        self._counting = Thread("transformers-count")
         self._model: _Model | None = None
 
     @classmethod
@@ -99,19 +100,28 @@ class TransformersEngine:
         return (ModelInfo(name, length, "transformers"),)
 
     async def ready(self) -> None:
-        await self._thread.run(self._loaded)
+        await self._ready()
 
     async def aclose(self) -> None:
         self._thread.close()
+        self._counting.close()
 
     async def count_tokens(self, request: GenerateRequest) -> int:
-        return await self._thread.run(lambda: len(self._loaded().prompt(request)))
+        model = await self._ready()
+        # Not behind the generations: the vocabulary is only read.
+        return await self._counting.run(lambda: len(model.prompt(request)))
+
+    async def _ready(self) -> "_Model":
+        """The model, at once when it is loaded, whatever is being generated."""
+        if self._model is not None:
+            return self._model
+        return await self._thread.run(self._loaded)
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         return self._thread.stream(partial(self._generate, request))
 
     def _generate(self, request: GenerateRequest, emit: Emit, stopped: Stopped) -> None:
-        self._loaded().generate(request, emit, stopped)
+        guarded(lambda: self._loaded().generate(request, emit, stopped))
 
     def _loaded(self) -> "_Model":
         """The model; loaded when it is first needed. Only the thread calls this."""
@@ -125,7 +135,7 @@ class TransformersEngine:
 
 
 class _Model:
-    """A loaded model. Belongs to one thread."""
+    """A loaded model. Belongs to one thread, but for `prompt`."""
 
     def __init__(
         self, transformers: Any, torch: Any, path: str, settings: TransformersSettings
@@ -150,7 +160,7 @@ class _Model:
         known = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self.context_length = int(settings.context_length or known or 2048)
         ends = self._model.generation_config.eos_token_id
-        self._ends = frozenset(ends if isinstance(ends, list) else [ends] if ends else ())
+        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
 
     def _quantization(self, kind: str) -> Any:
         if kind == "int8":

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.infer.adapters.failures import BAD, DOWN, OVERLOADED, REFUSED, failure
+from services.infer.adapters.failures import BAD, CUT, DOWN, OVERLOADED, REFUSED, failure
 from services.infer.adapters.openai_body import body_of
 from services.infer.adapters.openai_errors import NUMBERS, TOO_LONG_TEXT
 from services.infer.adapters.vocabulary import Vocabulary
@@ -78,6 +78,7 @@ class VllmLocalEngine:
         self._starting = asyncio.Lock()
         self._vllm: Any = None
         self._engine: Any = None
+        self._closed = False
         self._vocabulary: Vocabulary | None = None
 
     @classmethod
@@ -115,7 +116,9 @@ class VllmLocalEngine:
             raise failure(DOWN) from error
 
     async def aclose(self) -> None:
-        engine, self._engine = self._engine, None
+        self._closed = True
+        async with self._starting:  # one that is being started would be left over
+            engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
 
@@ -160,6 +163,8 @@ class VllmLocalEngine:
             Unavailable: ENGINE_UNAVAILABLE.
         """
         async with self._starting:
+            if self._closed:
+                raise failure(DOWN)
             if self._engine is None:
                 # vLLM reports its use to its makers unless its environment says no; no other way.
                 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # noqa: TID251
@@ -284,6 +289,9 @@ def engine_arguments(settings: VllmLocalSettings) -> Mapping[str, Any]:
 
 
 def _reason(reason: str) -> FinishReason:
+    """Raises: Unavailable ENGINE_UNAVAILABLE: the engine gave up, which is no end."""
+    if reason in ("abort", "error"):
+        raise failure(CUT)
     return FinishReason.LENGTH if reason == "length" else FinishReason.STOP
 
 

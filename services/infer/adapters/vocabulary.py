@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from services.runtime.errors import InvalidArgument
+
 PLAIN_CHAT = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
@@ -57,20 +59,33 @@ class Vocabulary:
         Args:
             messages: of OpenAI's protocol.
             continue_final: go on with the last message instead of beginning a new one.
+
+        Raises:
+            InvalidArgument: PARAMETER_INVALID: the template takes no such messages.
         """
-        text: str = self._tokenizer.apply_chat_template(
-            [{**one, "content": one["content"] or ""} for one in messages],
-            chat_template=None if self._tokenizer.chat_template else PLAIN_CHAT,
-            tokenize=False,
-            add_generation_prompt=not continue_final,
-            continue_final_message=continue_final,
-        )
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                [{**one, "content": one["content"] or ""} for one in messages],
+                chat_template=None if self._tokenizer.chat_template else PLAIN_CHAT,
+                tokenize=False,
+                add_generation_prompt=not continue_final,
+                continue_final_message=continue_final,
+            )
+        except Exception as error:  # templates raise jinja2's errors, and Python's
+            raise refused_by_template() from error
         return text
 
     def tokens(self, text: str, **options: bool) -> list[int]:
         """The tokens of a text, with those that the model wants around it."""
         ids: list[int] = self._tokenizer(text, verbose=False, **options)["input_ids"]
         return ids
+
+
+def refused_by_template() -> InvalidArgument:
+    """What a chat template says that wants, say, no system message, or turns that alternate."""
+    return InvalidArgument(
+        "PARAMETER_INVALID", "The model's chat template refuses these messages.", field="messages"
+    )
 
 
 def plain_chat(messages: list[dict[str, Any]], *, continue_final: bool) -> str:
