@@ -2,9 +2,10 @@
 
 import pytest
 
-from services.retrieve.adapters import STORES
+from services.retrieve.adapters import SERVER_STORES, STORES
 from services.retrieve.adapters.qdrant.options import QdrantOptions
 from services.runtime.registry import resolve
+from tests.contract.retrieve.qdrant_rest import serving_rest
 from tests.contract.retrieve.qdrant_server import Api
 from tests.contract.retrieve.stores import PLACES, collection
 
@@ -13,10 +14,14 @@ from tests.contract.retrieve.stores import PLACES, collection
 async def open_store(request, tmp_path):
     """A function that makes a store over the same data each time."""
     maker = resolve(STORES, request.param, "store")
-    if request.param != "grpc":
+    if request.param not in SERVER_STORES:
         yield lambda **options: maker("", tmp_path, **options)
         return
     api = Api()
+    if request.param == "http":
+        async with serving_rest(api.client) as url:
+            yield lambda **_: maker(url, QdrantOptions())
+        return
     await api.server.start()
     yield lambda **_: maker(api.url, QdrantOptions())
     await api.server.stop(None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.retrieve.adapters import SERVER_STORES, STORES
+from services.retrieve.adapters import STORES
 from services.retrieve.ports import (
     ArmWeights,
     Chunk,
@@ -20,8 +20,8 @@ from services.retrieve.ports import (
     StoreQuery,
 )
 
-PLACES = sorted(STORES.keys() - SERVER_STORES | {"grpc"})
-"""Stores to test; ``grpc`` is at a server of `qdrant_server`, as its other schemes could be."""
+PLACES = sorted(STORES.keys() - {"grpcs", "https"})
+"""Stores to test; TLS changes how a server is reached, not what it is asked."""
 DURABLE = [one for one in PLACES if one != "memory"]
 KEY = CollectionKey("tenant", "notes")
 DIMENSIONS = 8
