@@ -52,7 +52,7 @@ async def _delete(client: AsyncQdrantClient, name: str, body: Any) -> Any:
 
 async def _payload(client: AsyncQdrantClient, name: str, body: Any) -> Any:
     asked = models.SetPayload(**body)
-    await client.set_payload(name, asked.payload, asked.filter or asked.points or [])
+    await client.set_payload(name, asked.payload, asked.filter or models.Filter())
     return _DONE
 
 

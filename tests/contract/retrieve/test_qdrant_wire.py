@@ -29,6 +29,7 @@ from tests.contract.retrieve.stores import (
     put,
     texts,
 )
+from tests.service.runtime.certificates import Authority
 
 CLUSTER = QdrantOptions(
     prefix="mesh", shards=6, replicas=3, on_disk=True, quantization="scalar", hnsw_m=24,
@@ -231,7 +232,6 @@ async def test_start_waits_for_a_server_and_health_follows_it(api, monkeypatch):
     assert await anext(health) is False
     away = False
     assert await anext(health) is True
-    await health.aclose()
     await store.aclose()
 
 
@@ -306,6 +306,35 @@ def test_addresses():
     one = parse("https://example.com/db/")
     assert (one.url, one.tls, one.grpc) == ("https://example.com:6333/db", True, False)
     assert parse("grpcs://[::1]").url == "https://[::1]:6334"
+
+
+async def test_tls(tmp_path: Path):
+    """A server whose certificate a private authority signed, and one that it did not."""
+    Authority(tmp_path).issue("localhost")
+    Authority(tmp_path / "other")
+    key, chain = ((tmp_path / f"localhost.{kind}").read_bytes() for kind in ("key", "crt"))
+    api = Api()
+    port = api.server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+    await api.server.start()
+    url = f"grpcs://localhost:{port}"
+    store = RemoteQdrantStore(url, QdrantOptions(ca=tmp_path / "ca.crt", api_key="k"))
+    await store.start()
+    await store.aclose()
+    connection = Remote(parse(url), QdrantOptions(ca=tmp_path / "other" / "ca.crt"))
+    with pytest.raises(Unavailable):
+        await connection.open()
+    await connection.close()
+    await api.server.stop(None)
+
+
+async def test_more_kinds_of_documents_than_one_facet_tells(api, monkeypatch):
+    monkeypatch.setattr("services.retrieve.adapters.qdrant.catalog.MAX_FACETS", 2)
+    store = await opened(api)
+    await store.create_collection(collection(), 10)
+    await put(store, *(document(f"d{n}", chunks=n) for n in range(1, 5)), document("e"))
+    found = await store.get_collection(KEY)
+    assert (found.documents, found.chunks) == (5, 13)
+    await store.aclose()
 
 
 async def test_certificates_that_cannot_be_read(tmp_path):
