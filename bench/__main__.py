@@ -18,6 +18,8 @@ from bench.harness.runs import Defaults
 
 BENCHES = {
     "limits": "bench.limits",
+    "relay": "bench.relay",
+    "cancel": "bench.cancel",
     "rerank": "bench.rerank",
 }
 """Name -> module. The order is that of the quick run."""

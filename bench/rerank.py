@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.harness import Block, Defaults, Side, Work, stopwatch
 from bench.harness.sides import Figures
@@ -23,7 +24,7 @@ from tests.unit.retrieve.tiny_cross_encoder import make
 SUMMARY = "cross-encoders in torch and ONNX Runtime, in pairs a second"
 QUICK = ("--texts", "8", "--queries", "2", "--starts", "1", "--rounds", "2")
 DEFAULTS = Defaults(starts=2, rounds=3)
-MINILM = {
+MINILM: dict[str, Any] = {
     "hidden_size": 384,
     "num_hidden_layers": 6,
     "num_attention_heads": 12,

@@ -144,10 +144,9 @@ def chat_completion(made: Generation) -> Json:
 def text_completion(generations: list[Generation]) -> Json:
     """The answer of a plain completion: one generation a prompt, numbered through."""
     choices: list[Json] = []
-    prompt_tokens = completion_tokens = 0
+    usage = chat_pb2.Usage()
     for made in generations:
-        prompt_tokens += made.usage.prompt_tokens
-        completion_tokens += made.usage.completion_tokens
+        _add(usage, made.usage)
         for _, choice in sorted(made.choices.items()):
             choices.append(
                 {
@@ -157,7 +156,6 @@ def text_completion(generations: list[Generation]) -> Json:
                     "finish_reason": choice.finish_reason,
                 }
             )
-    usage = chat_pb2.Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     return {
         "id": _new_id("cmpl"),
         "object": "text_completion",
@@ -263,8 +261,7 @@ async def text_chunks(
                         }
                         yield {**head, "choices": [choice], **tail}
                     case "usage":
-                        total.prompt_tokens += event.usage.prompt_tokens
-                        total.completion_tokens += event.usage.completion_tokens
+                        _add(total, event.usage)
                     case _:
                         pass
         if not ended:
@@ -277,6 +274,13 @@ async def text_chunks(
 def broken_off() -> Internal:
     """The engine's stream ended without a finish."""
     return Internal("ENGINE_BAD_ANSWER", "The engine's answer broke off.")
+
+
+def _add(total: chat_pb2.Usage, usage: chat_pb2.Usage) -> None:
+    total.prompt_tokens += usage.prompt_tokens
+    total.completion_tokens += usage.completion_tokens
+    total.cached_tokens += usage.cached_tokens
+    total.estimated = total.estimated or usage.estimated
 
 
 def _new_id(prefix: str) -> str:

@@ -324,6 +324,9 @@ class UsageView(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    estimated: bool = Field(
+        False, description="Sent, as true, where neither engine nor tokenizer counted exactly."
+    )
 
 
 class CitationView(BaseModel):

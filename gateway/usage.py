@@ -131,7 +131,8 @@ class UsageMeter:
             requests = int(request.task != infer_pb2.TASK_REWRITE)
             if usage is not None:
                 read, said = usage.prompt_tokens, usage.completion_tokens
-                counts = UsageCounts(requests, read, said)
+                guessed = requests if usage.estimated else 0
+                counts = UsageCounts(requests, read, said, estimated=guessed)
                 self.count(call.tenant, model or request.model or "default", counts)
             elif model:
                 said = estimate_tokens("".join(pieces))

@@ -35,6 +35,8 @@ def usage(message: chat_pb2.Usage) -> View:
     }
     if message.cached_tokens:
         view["prompt_tokens_details"] = {"cached_tokens": message.cached_tokens}
+    if message.estimated:
+        view["estimated"] = True
     return view
 
 

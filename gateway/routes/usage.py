@@ -35,8 +35,8 @@ async def usage(
 ) -> Response:
     """Requests and tokens of the token's tenant; any token of the tenant may ask. At most 366
     days; the last 30 when `from` is unset. A request counts under the model that answered it;
-    `estimated` says how many of them ended before the engine told its tokens. What other replicas
-    counted within the last second may be missing."""
+    `estimated` says for how many of them nobody counted the tokens exactly, as when they ended
+    early. What other replicas counted within the last second may be missing."""
     begin, end = days(first, last)
     state = state_of(request.app)
     await state.usage.flush()

@@ -162,6 +162,11 @@ def model_from(model: ListedModel) -> pb.Model:
             multiple_choices=can.multiple_choices,
             vision=can.vision,
             seed=can.seed,
+            tool_choice=can.tool_choice,
+            guides=sorted(can.guides),
+            completions=can.completions,
+            prefill=can.prefill,
+            counts_tokens=can.counts_tokens,
         ),
     )
 

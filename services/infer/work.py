@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from services.infer.lengths import too_long
+from services.infer.lengths import ContextExceeded, too_long
 from services.infer.ports import (
     Capabilities,
     Delta,
@@ -19,7 +19,14 @@ from services.infer.ports import (
     TokenCounter,
     Usage,
 )
-from services.infer.prompt import ANSWER_RESERVE, Prompt, render, summary_parts, summary_request
+from services.infer.prompt import (
+    ANSWER_RESERVE,
+    SAFETY,
+    Prompt,
+    render,
+    summary_parts,
+    summary_request,
+)
 from services.infer.tokens import estimate_tokens
 from services.runtime.errors import RagmeshError
 
@@ -58,13 +65,37 @@ class Work:
             InvalidArgument: CONTEXT_LENGTH_EXCEEDED.
             RagmeshError: as Engine.generate, while parts are summarised.
         """
+        asked, passages = request, bool(request.passages) and not self.can.reads_tasks
         if not self.can.reads_tasks:
             if request.task is Task.SUMMARIZE:
                 request = await self._reduced(request)
             else:
                 request = await self._rendered(request)
         self.asked = request
+        if passages and not self.can.counts_tokens:
+            return self._repacking(asked)
         return self.engine.generate(request)
+
+    async def _repacking(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
+        """An answer by an engine that cannot count: when it finds the prompt too long and says by
+        how much, one with fewer passages is tried, once."""
+        spoke = False
+        try:
+            async with aclosing(self.engine.generate(self.asked)) as events:
+                async for event in events:
+                    spoke = True
+                    yield event
+            return
+        except ContextExceeded as error:
+            if spoke or not error.needed or not error.limit:
+                raise
+            prompt = Prompt(error.limit)
+            estimated = _estimated(self.asked) + prompt.answer(request)
+            scale = max(prompt.scale, error.needed / max(1, estimated)) * SAFETY
+        self.asked = render(request, replace(prompt, scale=scale))
+        async with aclosing(self.engine.generate(self.asked)) as events:
+            async for event in events:
+                yield event
 
     async def settle(self, usage: Usage | None, said: str) -> Usage:
         """The tokens of the whole generation: the engine's own count, else its tokenizer's, else

@@ -57,6 +57,11 @@ class RetrieveSettings(RuntimeSettings):
         SecretStr(""), validation_alias=AliasChoices("RAGMESH_RERANKER_API_KEY", "RERANKER_API_KEY")
     )
     """A server's key, where it wants one."""
+    nim_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("RAGMESH_NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY"),
+    )
+    """Key of NIM, where the one above is not set."""
     reranker_languages: tuple[str, ...] = ()
     """Languages that the reranker reads, as a JSON list; empty: as its model card says, else all. A
     query in another language is answered without it."""

@@ -308,3 +308,16 @@ async def test_generate_and_summarize(gateway):
     stream = await gateway.post("/v1/generate", {"text": "Hello", "stream": True})
     assert stream.text.count("event: delta\n") == 2
     assert "event: done\n" in stream.text
+
+
+async def test_estimated_usage_is_marked_and_openais_client_takes_it(gateway, client):
+    told = usage()
+    told.usage.estimated = True
+    gateway.mesh.infer.script = [started(), delta("Tea"), finish(), told]
+    made = await client.chat.completions.create(model="default", **CHAT)
+    assert made.usage is not None
+    assert made.usage.total_tokens == 10
+    assert made.usage.model_extra == {"estimated": True}
+    text = await client.completions.create(model="default", prompt=["a", "b"])
+    assert text.usage is not None
+    assert (text.usage.total_tokens, text.usage.model_extra) == (20, {"estimated": True})

@@ -31,7 +31,6 @@ PLANNED = frozenset(
         "litellm",
         "ollama",
         "triton",
-        "vllm-grpc",
     }
 )
 """Providers that a later version brings: asking for one stops the start and says so."""

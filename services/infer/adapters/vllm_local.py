@@ -126,7 +126,7 @@ class VllmLocalEngine:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         engine = await self._started()
         prompt = await asyncio.to_thread(self._prompt, request)
-        usage = Usage(len(prompt))
+        usage, cached = Usage(len(prompt)), 0
         finishes: list[Finish] = []
         try:
             outputs = engine.generate(

@@ -100,12 +100,13 @@ class Model:
             self._model: Any = Library(
                 str(folder or name), device=self._device, model_kwargs={"dtype": dtype}
             )
-            if self._model.num_labels != 1:
-                raise unreadable(name, f"it has {self._model.num_labels} labels, not one")
             # Its own: tokenizers are not made for two threads.
             self._tokenizer: Any = copy.deepcopy(self._model.tokenizer)
-        except (OSError, ValueError, AttributeError) as error:
+        except Exception as error:  # of four libraries, for files and devices of all kinds
+            log.exception("the reranker cannot be loaded", extra={"reranker": name})
             raise unreadable(name, "sentence-transformers cannot load it") from error
+        if self._model.num_labels != 1:
+            raise unreadable(name, f"it has {self._model.num_labels} labels, not one")
         longest = int(self._model.max_seq_length or self._max_tokens or 512)
         self._longest = min(longest, self._max_tokens or longest)
         self._model.max_seq_length = self._longest
@@ -119,7 +120,7 @@ class Model:
         self._activation = torch.nn.Sigmoid() if raw else self._model.activation_fn
         facts = RerankerFacts(
             name=name,
-            version=folder_digest(folder) if folder else self._weights_digest(),
+            version=folder_digest(folder) if folder else self._revision(),
             max_tokens=self._longest,
             languages=self._languages or card_languages(folder or self._card_folder(name)),
             owned_by=owner,
@@ -158,8 +159,8 @@ class Model:
             return self._precision == "bfloat16"
         return self._device == "cpu" and computes_bfloat16()
 
-    def _weights_digest(self) -> str:
-        """For a model of the hub: its revision where the configuration names it."""
+    def _revision(self) -> str:
+        """Of a model of the hub; empty where its configuration does not name it."""
         return str(getattr(self._model.config, "_commit_hash", None) or "")[:12]
 
     def _card_folder(self, name: str) -> Path | None:

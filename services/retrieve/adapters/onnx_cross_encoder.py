@@ -21,7 +21,7 @@ from services.retrieve.adapters.onnx_models import kept, open_session, quantize,
 from services.retrieve.cross_encoding import CrossEncoder
 from services.retrieve.ports import Pair, RerankerFacts
 from services.retrieve.settings import RetrieveSettings
-from services.runtime.errors import FailedPrecondition
+from services.runtime.errors import FailedPrecondition, RagmeshError
 
 log = logging.getLogger(__name__)
 
@@ -104,11 +104,19 @@ class Model:
         self._tokenizer.no_padding()
         self._pad = int(config.get("pad_token_id") or 0)
         version = folder_digest(folder)
-        self._session = open_session(
-            self._file(folder, name, version), device=self._device, threads=self._threads
-        )
-        self._inputs = {one.name for one in self._session.get_inputs()}
-        width = self._run(self.pairs("a", ["b"])).shape
+        try:
+            self._session = open_session(
+                self._file(folder, name, version), device=self._device, threads=self._threads
+            )
+            self._inputs = {one.name for one in self._session.get_inputs()}
+            width = self._run(self.pairs("a", ["b"])).shape
+        except RagmeshError:
+            raise
+        except Exception as error:  # of the exporter and the runtime, whose errors have no family
+            log.exception("the reranker cannot be loaded", extra={"reranker": name})
+            raise unreadable(
+                name, "ONNX Runtime cannot run it, though the back-end cross-encoder may"
+            ) from error
         if width != (1, 1):
             raise unreadable(name, f"a pair has {width[-1]} scores, not one")
         facts = RerankerFacts(

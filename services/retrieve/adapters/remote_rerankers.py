@@ -143,7 +143,7 @@ def tei(settings: RetrieveSettings) -> "RemoteReranker":
 
 
 def nim(settings: RetrieveSettings) -> "RemoteReranker":
-    return _made(settings, NIM)
+    return _made(settings, NIM, api_key=settings.nim_api_key.get_secret_value())
 
 
 def _made(
@@ -153,6 +153,7 @@ def _made(
     default_url: str = "",
     version: str = "/v1",
     model: str = "",
+    api_key: str = "",
 ) -> "RemoteReranker":
     """A reranker of the settings.
 
@@ -162,6 +163,7 @@ def _made(
         default_url: where no address is set.
         version: what is added to an address without a path.
         model: the name of a server's only model.
+        api_key: where none is set.
 
     Raises:
         FailedPrecondition: RERANKER_MISCONFIGURED.
@@ -178,7 +180,7 @@ def _made(
         address_of(url, shape.route, version),
         shape,
         model=model,
-        api_key=settings.reranker_api_key.get_secret_value(),
+        api_key=settings.reranker_api_key.get_secret_value() or api_key,
         languages=settings.reranker_languages,
         owned_by=settings.reranker_backend,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,7 @@ from services.runtime.errors import InvalidArgument, NotFound, RagmeshError
 from services.runtime.registry import resolve
 from tests.conftest import NOT_APPLICABLE
 from tests.contract.infer import rig
+from tests.contract.infer.claims import line
 from tests.contract.infer.rig import Rig
 from tests.contract.infer.rows import ALL, MORE, REAL, ROWS, Row, ScriptedRig
 from tests.until import until
@@ -106,7 +108,7 @@ class Harness:
     async def events(self, request: GenerateRequest) -> list[Event]:
         return [event async for event in self.stream(request)]
 
-    async def stream(self, request: GenerateRequest) -> AsyncIterator[Event]:
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         request = self.rig.directed(request)
         route = await self.inference.route(request.model)
         async with aclosing(self.inference.generate(route, request)) as events:
@@ -163,6 +165,15 @@ async def test_claims_and_protocols_agree(mesh):
     can = mesh.can
     assert isinstance(mesh.engine, TokenCounter) or not can.counts_tokens
     assert isinstance(mesh.engine, ModelManager) or not (can.pull or can.load)
+
+
+def test_the_documentation_says_what_it_claims(mesh):
+    if mesh.name not in REGISTRY:
+        return
+    expected = line(mesh.name, mesh.can)
+    page = Path(__file__).parents[3] / "docs" / "engines.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert any(each.startswith(expected) for each in lines), f"it lacks: {expected} tested how |"
 
 
 # what it answers

@@ -183,6 +183,8 @@ async def test_models_and_facts(mesh):
     assert listed["default"].target == "scripted/script"
     assert listed["vllm/tiny"].context_length == 512
     assert not listed["extractive/sentences"].capabilities.tools
+    vllm = listed["vllm/tiny"].capabilities
+    assert (list(vllm.guides), vllm.counts_tokens) == (["choice", "grammar", "regex"], True)
     facts = await stub.GetServerInfo(pb.GetServerInfoRequest())
     assert facts.backends == {"model_backend": "scripted"}
     assert facts.available

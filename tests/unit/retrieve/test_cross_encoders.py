@@ -197,6 +197,24 @@ def test_models_that_are_refused(folder, tmp_path, exports):
     empty.mkdir()
     refused(cross_encoder.Model(str(empty)), "cannot load it")
     refused(onnx_cross_encoder.Model(str(empty), exports), "missing")
+    refused(cross_encoder.Model(str(broken)), "cannot load it")
+    torn = changed(folder, tmp_path / "torn")
+    (torn / "model.safetensors").write_bytes((torn / "model.safetensors").read_bytes()[:999])
+    refused(cross_encoder.Model(str(torn)), "cannot load it")
+    refused(onnx_cross_encoder.Model(str(torn), exports), "cannot run it")
+    (torn / "model.onnx").write_bytes(b"no model")
+    refused(onnx_cross_encoder.Model(str(torn), exports), "cannot run it")
+    assert not list(exports.glob("torn*"))
+
+
+def test_a_device_that_is_not_there(folder, exports):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    refused(cross_encoder.Model(str(folder), device="cuda"), "cannot load it")
+    with pytest.raises(FailedPrecondition, match="DEVICE_MISSING"):
+        onnx_cross_encoder.Model(str(folder), exports, device="cuda").load()
 
 
 @pytest.mark.parametrize(

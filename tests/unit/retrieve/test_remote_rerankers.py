@@ -84,6 +84,13 @@ async def test_the_key_is_sent_and_a_wrong_one_is_named(kind):
             await reranker.rerank("fox", ["fox"])
 
 
+async def test_a_nim_takes_the_key_that_all_nims_have():
+    async with rerank_server(kind="nim", key="secret") as server:
+        reranker = made("nim", server.url, nim_api_key="secret")
+        async with running("nim", reranker=reranker):
+            assert (await reranker.rerank("fox", ["fox"])).values
+
+
 @pytest.mark.parametrize(
     ("status", "reason", "code"),
     [

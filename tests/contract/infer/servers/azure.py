@@ -73,7 +73,7 @@ class AzureServer(OpenAIServer):
         for number, piece in enumerate(super().pieces(body)):
             yield piece
             if number == 2:
-                annotation = {"index": 0, "finish_reason": None, "content_filter_offsets": {}}
+                annotation: Any = {"index": 0, "finish_reason": None, "content_filter_offsets": {}}
                 yield sse({"choices": [annotation]})
 
 

@@ -261,7 +261,7 @@ class Model(_message.Message):
     def __init__(self, id: _Optional[str] = ..., target: _Optional[str] = ..., owned_by: _Optional[str] = ..., context_length: _Optional[int] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ...) -> None: ...
 
 class Capabilities(_message.Message):
-    __slots__ = ("streaming", "tools", "json_object", "json_schema", "logprobs", "multiple_choices", "vision", "seed")
+    __slots__ = ("streaming", "tools", "json_object", "json_schema", "logprobs", "multiple_choices", "vision", "seed", "tool_choice", "guides", "completions", "prefill", "counts_tokens")
     STREAMING_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     JSON_OBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +270,11 @@ class Capabilities(_message.Message):
     MULTIPLE_CHOICES_FIELD_NUMBER: _ClassVar[int]
     VISION_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
+    GUIDES_FIELD_NUMBER: _ClassVar[int]
+    COMPLETIONS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_TOKENS_FIELD_NUMBER: _ClassVar[int]
     streaming: bool
     tools: bool
     json_object: bool
@@ -278,7 +283,12 @@ class Capabilities(_message.Message):
     multiple_choices: bool
     vision: bool
     seed: bool
-    def __init__(self, streaming: _Optional[bool] = ..., tools: _Optional[bool] = ..., json_object: _Optional[bool] = ..., json_schema: _Optional[bool] = ..., logprobs: _Optional[bool] = ..., multiple_choices: _Optional[bool] = ..., vision: _Optional[bool] = ..., seed: _Optional[bool] = ...) -> None: ...
+    tool_choice: bool
+    guides: _containers.RepeatedScalarFieldContainer[str]
+    completions: bool
+    prefill: bool
+    counts_tokens: bool
+    def __init__(self, streaming: _Optional[bool] = ..., tools: _Optional[bool] = ..., json_object: _Optional[bool] = ..., json_schema: _Optional[bool] = ..., logprobs: _Optional[bool] = ..., multiple_choices: _Optional[bool] = ..., vision: _Optional[bool] = ..., seed: _Optional[bool] = ..., tool_choice: _Optional[bool] = ..., guides: _Optional[_Iterable[str]] = ..., completions: _Optional[bool] = ..., prefill: _Optional[bool] = ..., counts_tokens: _Optional[bool] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
