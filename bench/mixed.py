@@ -196,5 +196,5 @@ class Mixed(Work):
             before = snapshot()
             await asyncio.sleep(_REST_SECONDS)
             merging = await asyncio.to_thread(self._service.metric, _MERGING)
-            ended = spent(before, snapshot()).cpu_s.get("edge.merging", 0.0)
+            ended = spent(before, snapshot()).cpu_s.get("edge.merge", 0.0)
             quiet = 0 if merging or ended else quiet + 1

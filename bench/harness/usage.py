@@ -15,6 +15,8 @@ ENDED = "ended children"
 OWN = "bench"
 _QUIET_SHARE = 0.05
 _QUIET_SECONDS = 1.0
+_QUIET_LOOKS = 3
+"""One after the other: work that is put off begins after a pause."""
 _MIB = 1 << 20
 
 
@@ -115,11 +117,11 @@ async def settle(limit: float = 600.0) -> float:
     """Wait until this process and its descendants have come to rest; returns the seconds."""
     started = time.perf_counter()
     before = snapshot()
-    while time.perf_counter() - started < limit:
+    quiet = 0
+    while quiet < _QUIET_LOOKS and time.perf_counter() - started < limit:
         await asyncio.sleep(_QUIET_SECONDS)
         after = snapshot()
         used = spent(before, after)
-        if used.total_cpu_s < _QUIET_SHARE * used.wall_s:
-            break
+        quiet = quiet + 1 if used.total_cpu_s < _QUIET_SHARE * used.wall_s else 0
         before = after
     return time.perf_counter() - started

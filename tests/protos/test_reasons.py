@@ -38,6 +38,7 @@ AT_START = {
     "MODEL_PATH_UNREADABLE",
     "URL_INVALID",
     "CA_FILE_UNREADABLE",
+    "CONFIG_UNREADABLE",
 }
 # Raised by what infer's registry of models will be; its service is not served yet.
 PLANNED = {"admin.proto"}

@@ -9,6 +9,7 @@ settings of all providers are read, so it imports without its vendor's package: 
 from collections.abc import Mapping
 
 REGISTRY: Mapping[str, str] = {
+    "aira": "services.infer.adapters.aira:AiraEngine",
     "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
     "litellm": "services.infer.adapters.litellm:LiteLlmEngine",
@@ -29,7 +30,6 @@ REGISTRY: Mapping[str, str] = {
 
 PLANNED = frozenset(
     {
-        "aira",
         "anthropic",
     }
 )

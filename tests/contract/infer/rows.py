@@ -23,6 +23,7 @@ from tests.contract.infer import rig
 from tests.contract.infer.imaginary import ImaginarySettings
 from tests.contract.infer.rig import Rig
 from tests.contract.infer.scripted_http import ScriptedServer, running
+from tests.contract.infer.servers.aira import AiraJobServer, AiraServer
 from tests.contract.infer.servers.azure import AzureServer, DatedAzureServer
 from tests.contract.infer.servers.litellm import LiteLlmProxyServer
 from tests.contract.infer.servers.llamacpp import LlamaServer
@@ -145,6 +146,7 @@ IMAGINARY = {"imaginary": "tests.contract.infer.imaginary:ImaginaryEngine"}
 ALL: Mapping[str, str] = {**REGISTRY, **IMAGINARY}
 
 ROWS: Mapping[str, Row] = {
+    "aira": behind(AiraJobServer),
     "azure": behind(AzureServer),
     "extractive": alone(ExtractiveRig),
     "imaginary": alone(ImaginaryRig),
@@ -161,6 +163,7 @@ ROWS: Mapping[str, Row] = {
     "vllm": behind(VllmServer),
 }
 MORE: Mapping[str, tuple[str, Row]] = {
+    "aira, older service": ("aira", behind(AiraServer)),
     "azure, dated route": ("azure", behind(DatedAzureServer)),
 }
 """Further surroundings of a row: a name -> the row and what it runs against."""
