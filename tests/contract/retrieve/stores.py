@@ -34,8 +34,8 @@ PLACES = sorted(
         MERGING,
     ]
 )
-"""Stores to test, and those with another sparse arm beside them; ``grpc`` and ``http`` are at servers
-that stand in for Qdrant's. TLS changes how a server is reached, not what it is asked."""
+"""Stores to test, and those with another sparse arm beside them; ``grpc`` and ``http`` are at
+servers that stand in for Qdrant's. TLS changes how a server is reached, not what it is asked."""
 DURABLE = [one for one in PLACES if not one.startswith("memory")]
 KEY = CollectionKey("tenant", "notes")
 DIMENSIONS = 8
