@@ -29,13 +29,14 @@ MERGING = "edge, merging"
 _ARMS = SPARSE_BACKENDS.keys() - {"engine"}
 PLACES = sorted(
     [
-        *(STORES.keys() - {"grpcs", "https", "redis", "rediss"}),
+        *(STORES.keys() - {"grpcs", "https", "rediss"}),
         *(f"{store}+{arm}" for store in LOCAL_STORES for arm in _ARMS),
         MERGING,
     ]
 )
 """Stores to test, and those with another sparse arm beside them; ``grpc`` and ``http`` are at
-servers that stand in for Qdrant's. TLS changes how a server is reached, not what it is asked."""
+servers that stand in for Qdrant's, ``redis`` at a Redis 8. TLS changes how a server is reached, not
+what it is asked."""
 DURABLE = [one for one in PLACES if not one.startswith("memory")]
 KEY = CollectionKey("tenant", "notes")
 DIMENSIONS = 8
