@@ -37,6 +37,8 @@ PLACES = sorted(
 """Stores to test, and those with another sparse arm beside them; ``grpc`` and ``http`` are at
 servers that stand in for Qdrant's, ``redis`` at a Redis 8. TLS changes how a server is reached, not
 what it is asked."""
+AT_SERVERS = frozenset({"grpc", "http", "redis"})
+"""Those that `make_store` cannot open: a server must be started for them."""
 DURABLE = [one for one in PLACES if not one.startswith("memory")]
 KEY = CollectionKey("tenant", "notes")
 DIMENSIONS = 8
