@@ -36,11 +36,14 @@ class RedisServer:
         deadline = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
+                with socket.create_connection(("127.0.0.1", self.port), 1) as probe:
+                    probe.sendall(b"PING\r\n")
+                    if not probe.recv(64).startswith(b"-LOADING"):
+                        return
             except OSError:
-                assert time.monotonic() < deadline, "redis-server does not answer"
-                time.sleep(0.02)
+                pass
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.02)
 
     def kill(self) -> None:
         if self.process is not None:
