@@ -173,6 +173,8 @@ class Shard:
 
     def _weighed(self, part: Part, vector: SparseVector) -> SparseVector:
         """A query whose terms get the IDF of the whole collection from a part that has its own."""
+        if not any(one.statistics for one in self._parts() if one is not part):
+            return vector  # the part's is the collection's
         indices, values = [], []
         for term, value in zip(vector.indices, vector.values, strict=True):
             if own := part.idf(term):
@@ -226,7 +228,7 @@ class Shard:
             self.flush()
             old, layout = self.delta, self._layout
             name = new_name()
-            self._templates.copy(self.dimensions, self.path / name)
+            self._templates.copy(self.dimensions, self.path / name, indexed=True)
             delta = Part(self.path / name)
             run = Run(layout.delta, old.count(), max(old.ids(), default=0), merged=False)
             changed = Layout(name, (*layout.runs, run))
