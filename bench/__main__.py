@@ -18,9 +18,15 @@ from bench.harness.runs import Defaults
 
 BENCHES = {
     "limits": "bench.limits",
+    "search": "bench.search",
+    "mixed": "bench.mixed",
+    "tenants": "bench.tenants",
+    "ingest": "bench.ingest",
+    "engines": "bench.engines",
     "relay": "bench.relay",
     "cancel": "bench.cancel",
     "rerank": "bench.rerank",
+    "encoding": "bench.encoding",
 }
 """Name -> module. The order is that of the quick run."""
 ROOT = Path(__file__).parent.parent

@@ -18,6 +18,7 @@ class CachedModel(Model):
     """As `Model`; the folder comes from the class that `in_folder` makes."""
 
     folder: Path
+    overtakes = False  # one connection, one thread
 
     @classmethod
     def in_folder(cls, folder: Path) -> type["CachedModel"]:

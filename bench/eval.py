@@ -121,7 +121,9 @@ def _json_lines(path: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def retrieve_service(cache: Path, analyzer: str) -> Iterator[str]:
+def retrieve_service(
+    cache: Path, analyzer: str, *, sparse: str = "engine", store: str = "edge://"
+) -> Iterator[str]:
     """A retrieve process with empty data and vectors kept in `cache`; yields its address."""
     base = _free_base()
     with tempfile.TemporaryDirectory(prefix="ragmesh-eval-") as data:
@@ -133,6 +135,8 @@ def retrieve_service(cache: Path, analyzer: str) -> Iterator[str]:
             "RAGMESH_LOG_LEVEL": "WARNING",
             "RAGMESH_EMBEDDING_BACKEND": "cached",
             "RAGMESH_ANALYZER": analyzer,
+            "RAGMESH_SPARSE_BACKEND": sparse,
+            "RAGMESH_VECTOR_URL": store,
             "RAGMESH_RERANK_BUDGET": str(RERANK_SECONDS),
         }
         process = subprocess.Popen(
@@ -382,6 +386,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="at most so many queries of a set")
     parser.add_argument("--no-mixed", action="store_true", help="not all sets in one collection")
     parser.add_argument("--analyzer", default="auto", help="auto, morphemes or terms")
+    parser.add_argument("--sparse", default="engine", help="a SPARSE_BACKEND")
+    parser.add_argument("--store", default="edge://", help="a VECTOR_URL")
     parser.add_argument(
         "--cache", type=Path, default=ROOT / "var" / "eval-cache", help="where vectors are kept"
     )
@@ -398,7 +404,12 @@ def main() -> None:
     if not folders:
         raise SystemExit("No retrieval sets found; name a folder, as in: make eval EVAL_DATA=DIR")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the service ends too
-    with retrieve_service(arguments.cache.resolve(), arguments.analyzer) as address:
+    with retrieve_service(
+        arguments.cache.resolve(),
+        arguments.analyzer,
+        sparse=arguments.sparse,
+        store=arguments.store,
+    ) as address:
         rows = asyncio.run(
             evaluate(address, folders, arguments.limit, mixed=not arguments.no_mixed)
         )

@@ -59,6 +59,8 @@ def findings(run: Run, options: argparse.Namespace) -> Sequence[Finding]:
 class Streams(Work):
     """Reads many streams of one server."""
 
+    address = ""
+
     async def prepare(self) -> Figures:
         self._processes: list[asyncio.subprocess.Process] = []
         self._server = await self.start()

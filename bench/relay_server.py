@@ -36,6 +36,16 @@ class Bare(infer_pb2_grpc.InferServiceServicer):
         for response in self._responses:
             yield response
 
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Any
+    ) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse()
+
+    async def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: Any
+    ) -> pb.GetServerInfoResponse:
+        return pb.GetServerInfoResponse()
+
 
 class Events(asyncio.Protocol):
     """A server of OpenAI's protocol that knows one answer: an HTTP chunk and a write an event."""

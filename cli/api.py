@@ -12,6 +12,8 @@ from cli.settings import CommandSettings
 
 RETRYABLE = frozenset({408, 425, 429, 502, 503, 504})
 ATTEMPTS = 6
+PATIENT_ATTEMPTS = 10
+"""Of long work, which a restart of a service must not end: some two minutes."""
 LONGEST_PAUSE = 30.0
 _TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 
@@ -34,8 +36,20 @@ class ApiError(Failure):
 class Api:
     """Calls to one mesh with one token."""
 
-    def __init__(self, settings: CommandSettings, transport: httpx.BaseTransport | None = None):
-        """Raises Failure when there is no token."""
+    def __init__(
+        self,
+        settings: CommandSettings,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        """Args:
+        attempts: how often a call is made that may be repeated.
+
+        Raises:
+            Failure: there is no token.
+        """
+        self._attempts = attempts
         self.url = settings.base_url
         self._client = httpx.Client(
             base_url=self.url,
@@ -70,7 +84,7 @@ class Api:
 
         Only for calls that may run twice.
         """
-        for attempt in range(1, ATTEMPTS):
+        for attempt in range(1, self._attempts):
             try:
                 return self.call(method, path, **options)
             except ApiError as error:
@@ -79,7 +93,7 @@ class Api:
 
     def pause(self, attempt: int, error: ApiError) -> None:
         """Wait before another attempt. Raises the error when another cannot help."""
-        if not error.may_retry or not self._heard or attempt >= ATTEMPTS:
+        if not error.may_retry or not self._heard or attempt >= self._attempts:
             raise error
         named = error.retry_after
         time.sleep(min(0.25 * 2**attempt if named is None else named, LONGEST_PAUSE))

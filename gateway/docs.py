@@ -40,9 +40,10 @@ A client that disconnects stops the work at every hop, in streams and in plain c
 OpenAI routes: `data: {chunk}`; a choice's first chunk carries the role, each choice has a chunk
 with its `finish_reason`, then with `stream_options.include_usage` a chunk with `choices: []` and
 the usage, then `data: [DONE]`. With `retrieval`, the delta of the finish chunk carries
-`citations`.
+`citations`, and `rerank` where that was asked for.
 
-`/v1/query`: `event: sources` (`{"sources": [...]}`, each with its `marker`), `event: delta`
+`/v1/query`: `event: sources` (`{"sources": [...]}`, each with its `marker`; `rerank` where that was
+asked for), `event: delta`
 (`{"text"}`), `event: done` (the object of the plain answer, authoritative), or `event: error`.
 `/v1/generate` and `/v1/summarize`: `event: delta`, `event: done`, or `event: error`.
 """

@@ -1,7 +1,8 @@
-"""Documents on their way in: all are parsed before any is indexed.
+"""Documents on their way in: all are parsed before any can be found.
 
 `Pipeline.ingest` conducts with what stands here. A document is asked for by its content's hash
-first; only what changed is parsed, several at a time; one stream then indexes them all.
+first; only what changed is parsed, several at a time. One stream takes what is parsed to be
+embedded meanwhile, and its last frame, once all are parsed, publishes them.
 """
 
 import asyncio
@@ -153,8 +154,7 @@ class Ingest:
         )
         unchanged = await self._unchanged(call, collection, uploads, hashes)
         changed = [upload for upload in uploads if upload.id not in unchanged]
-        parsed = await self._parse_all(call, facts.collection, changed)
-        indexed = await self._index_all(call, collection, changed, hashes, parsed)
+        indexed = await self._flow(call, facts.collection, changed, hashes)
         results = unchanged | indexed
         return [results[upload.id] for upload in uploads]
 
@@ -182,9 +182,18 @@ class Ingest:
             for document in known.unchanged
         }
 
-    async def _parse_all(
-        self, call: Call, collection: retrieve_pb2.Collection, uploads: Sequence[Upload]
-    ) -> dict[str, Parsed]:
+    async def _flow(
+        self,
+        call: Call,
+        collection: retrieve_pb2.Collection,
+        uploads: Sequence[Upload],
+        hashes: Mapping[str, str],
+    ) -> dict[str, gateway_pb2.IngestResult]:
+        """Parse and index side by side: what is parsed is embedded while the next is parsed, and
+        held back until all are. A document that is refused breaks the stream off, and with it all
+        that is held."""
+        if not uploads:
+            return {}
         chunking = preprocess_pb2.Chunking(
             tokenizer_id=collection.tokenizer_id,
             max_tokens=collection.chunk_tokens,
@@ -192,20 +201,22 @@ class Ingest:
             languages=collection.encoder_languages,
         )
         waiting = iter(uploads)
-        parsed: dict[str, Parsed] = {}
+        parsed: asyncio.Queue[tuple[Upload, Parsed]] = asyncio.Queue(1)
+        workers = min(self._parallel, len(uploads))
 
         async def work() -> None:
             for upload in waiting:
-                parsed[upload.id] = await self._parse(call, chunking, upload)
+                await parsed.put((upload, await self._parse(call, chunking, upload)))
 
-        workers = min(self._parallel, len(uploads))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(work())
+                frames = _frames(collection.name, parsed, len(uploads), hashes)
+                indexing = group.create_task(self._index(call, frames, len(uploads)))
         except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return parsed
+            raise _first_told(failures) from None
+        return indexing.result()
 
     async def _parse(self, call: Call, chunking: preprocess_pb2.Chunking, upload: Upload) -> Parsed:
         header = preprocess_pb2.DocumentHeader(
@@ -228,38 +239,47 @@ class Ingest:
             raise blaming(error, upload) from None
         return info, chunks
 
-    async def _index_all(
+    async def _index(
         self,
         call: Call,
-        collection: str,
-        uploads: Sequence[Upload],
-        hashes: Mapping[str, str],
-        parsed: Mapping[str, Parsed],
+        frames: AsyncIterator[retrieve_pb2.IndexDocumentsRequest],
+        documents: int,
     ) -> dict[str, gateway_pb2.IngestResult]:
-        if not uploads:
-            return {}
-        frame = retrieve_pb2.IndexDocumentsRequest
-
-        async def requests() -> AsyncIterator[retrieve_pb2.IndexDocumentsRequest]:
-            yield frame(header=retrieve_pb2.IndexHeader(collection=collection))
-            for upload in uploads:
-                info, chunks = parsed[upload.id]
-                yield frame(document=index_document(upload, hashes[upload.id], info, len(chunks)))
-                for batch in batches(chunks):
-                    yield frame(chunks=batch)
-
         results: dict[str, gateway_pb2.IngestResult] = {}
-        async for ack in clients.index_documents(call, self._mesh, requests()):
+        async for ack in clients.index_documents(call, self._mesh, frames):
             results[ack.id] = gateway_pb2.IngestResult(
                 id=ack.id, chunks=ack.chunks, status=ack.status
             )
-        if len(results) != len(uploads):
+        if len(results) != documents:
             raise Unavailable(
                 "INGEST_INCOMPLETE",
                 "Not every document was acknowledged; send them again, it is safe.",
                 retry_after=1.0,
             )
         return results
+
+
+async def _frames(
+    collection: str,
+    parsed: asyncio.Queue[tuple[Upload, Parsed]],
+    documents: int,
+    hashes: Mapping[str, str],
+) -> AsyncIterator[retrieve_pb2.IndexDocumentsRequest]:
+    """The stream of a call; its last frame, after all documents were parsed, publishes them."""
+    frame = retrieve_pb2.IndexDocumentsRequest
+    yield frame(header=retrieve_pb2.IndexHeader(collection=collection, hold=True))
+    for _ in range(documents):
+        upload, (info, chunks) = await parsed.get()
+        yield frame(document=index_document(upload, hashes[upload.id], info, len(chunks)))
+        for batch in batches(chunks):
+            yield frame(chunks=batch)
+    yield frame(end=retrieve_pb2.IndexEnd())
+
+
+def _first_told(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that a caller is told: one that blames a document, where there is one."""
+    told = [one for one in failures.exceptions if isinstance(one, RagmeshError)]
+    return next((one for one in told if one.field), (told or failures.exceptions)[0])
 
 
 def check_ids(uploads: Sequence[Upload]) -> None:

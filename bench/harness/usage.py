@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
@@ -14,6 +15,8 @@ ENDED = "ended children"
 OWN = "bench"
 _QUIET_SHARE = 0.05
 _QUIET_SECONDS = 1.0
+_QUIET_LOOKS = 3
+"""One after the other: work that is put off begins after a pause."""
 _MIB = 1 << 20
 
 
@@ -67,6 +70,19 @@ def snapshot() -> Usage:
     return Usage(time.perf_counter(), dict(cpu), busy_seconds(), dict(rss), descriptors)
 
 
+def peak_rss_mb() -> dict[str, float]:
+    """The most that this process and each descendant that lives has ever had in memory; Linux."""
+    own = psutil.Process()
+    peaks: dict[str, float] = {}
+    for one in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error, OSError):  # it has just ended
+            status = Path(f"/proc/{one.pid}/status").read_text()
+            name = OWN if one == own else label(one.cmdline(), one.name())
+            peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+            peaks[name] = peaks.get(name, 0.0) + peak
+    return peaks
+
+
 def spent(before: Usage, after: Usage) -> Spent:
     """The difference, per process."""
     cpu = {
@@ -101,11 +117,11 @@ async def settle(limit: float = 600.0) -> float:
     """Wait until this process and its descendants have come to rest; returns the seconds."""
     started = time.perf_counter()
     before = snapshot()
-    while time.perf_counter() - started < limit:
+    quiet = 0
+    while quiet < _QUIET_LOOKS and time.perf_counter() - started < limit:
         await asyncio.sleep(_QUIET_SECONDS)
         after = snapshot()
         used = spent(before, after)
-        if used.total_cpu_s < _QUIET_SHARE * used.wall_s:
-            break
+        quiet = quiet + 1 if used.total_cpu_s < _QUIET_SHARE * used.wall_s else 0
         before = after
     return time.perf_counter() - started

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cli.api import Api
+from cli.api import PATIENT_ATTEMPTS, Api
 from cli.console import Screen
-from cli.options import JsonOption, LangOption, command
+from cli.options import JsonOption, LangOption, Session, command
+from cli.progress import progress_bar
 from cli.transfers import (
     Tell,
     check_file,
@@ -135,7 +135,7 @@ def export(
 
       ragmesh collections export handbook handbook.jsonl.gz
     """
-    with command(as_json, lang) as session, Api(session.settings) as api:
+    with command(as_json, lang) as session, patient(session) as api:
         screen, began = session.screen, time.monotonic()
         with progress(screen, "export.progress") as tell:
             done = export_collection(api, name, file, tell)
@@ -170,7 +170,7 @@ def import_(
 
       ragmesh collections import handbook.jsonl.gz --name handbook-2
     """
-    with command(as_json, lang) as session, Api(session.settings) as api:
+    with command(as_json, lang) as session, patient(session) as api:
         screen, began = session.screen, time.monotonic()
         header = check_file(file)
         target = name or str(header["name"])
@@ -204,7 +204,7 @@ def reindex(
 
       ragmesh collections reindex handbook
     """
-    with command(as_json, lang) as session, Api(session.settings) as api:
+    with command(as_json, lang) as session, patient(session) as api:
         screen, began = session.screen, time.monotonic()
         with progress(screen, "reindex.progress") as tell:
             done = reindex_collection(api, name, tell, force=force)
@@ -223,17 +223,14 @@ def reindex(
         )
 
 
+def patient(session: Session) -> Api:
+    """Calls that outlive a restart of a service."""
+    return Api(session.settings, attempts=PATIENT_ATTEMPTS)
+
+
 @contextmanager
 def progress(screen: Screen, key: str) -> Iterator[Tell]:
     """A bar on stderr, where a person looks, and what moves it."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=screen.err,
-        disable=screen.as_json or not screen.err.is_terminal,
-    )
-    with bar:
+    with progress_bar(screen) as bar:
         task = bar.add_task(screen.text(key), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.api import Api
-from cli.console import Failure, Screen
+from cli.console import Failure
 from cli.demo import ensure_collection
 from cli.documents import Document, find_documents, upload
 from cli.options import JsonOption, LangOption, Session, command
+from cli.progress import progress_bar
 
 EXIT_SOME_FAILED = 1
 
@@ -68,7 +68,7 @@ def _run(
     screen = session.screen
     results: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
-    with Api(session.settings) as api, _bar(screen) as bar:
+    with Api(session.settings) as api, progress_bar(screen) as bar:
         ensure_collection(api, collection)
         task = bar.add_task(screen.text("ingest.progress"), total=len(documents))
         for document, outcome in _upload_all(api, collection, documents, concurrency):
@@ -115,15 +115,3 @@ def _upload(api: Api, collection: str, document: Document) -> dict[str, Any]:
     # A file named alone keeps its name as id; below a folder its path tells equal names apart.
     metadata = {"id": document.id} if document.id != document.path.name else None
     return upload(api, collection, [document], metadata=metadata)[0]
-
-
-def _bar(screen: Screen) -> Progress:
-    """On stderr and only where a person looks."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=screen.err,
-        disable=screen.as_json or not screen.err.is_terminal,
-    )

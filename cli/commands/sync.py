@@ -4,15 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.api import Api
+from cli.api import PATIENT_ATTEMPTS, Api
 from cli.console import Failure, Screen
 from cli.options import JsonOption, LangOption, Session, command
+from cli.progress import progress_bar
 from cli.syncing.bucket import SCHEMES, BucketSource
 from cli.syncing.cache import Cache
 from cli.syncing.entries import MAX_BYTES, Source
@@ -94,21 +95,20 @@ def sync(
     with (
         command(as_json, lang) as session,
         closing(open_source(source, alias, max_bytes)) as opened,
-        Api(session.settings) as api,
+        Api(session.settings, attempts=PATIENT_ATTEMPTS) as api,
         closing(Cache(session.settings.data / "sync", api.url, collection, opened.name)) as cache,
     ):
-        first = True
-        while True:
-            failed = _once(
-                session, api, opened, collection, options=options, cache=cache, quiet=not first
-            )
-            if watch is None:
-                break
-            first = False
+        once = partial(_once, session, api, opened, collection, options=options, cache=cache)
+        failed = once(quiet=False)
+        while watch is not None:
             try:
                 time.sleep(watch)
+                failed = once(quiet=True)
             except KeyboardInterrupt:
                 break
+            except Failure as failure:  # a mesh or a source that is away comes back
+                failed = True
+                session.screen.err.print(failure.text, style="red")
         if failed:
             raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -197,15 +197,7 @@ def _print(
 @contextmanager
 def _progress(screen: Screen) -> Iterator[Tell]:
     """A bar on stderr, where a person looks, and what moves it."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=screen.err,
-        disable=screen.as_json or not screen.err.is_terminal,
-    )
-    with bar:
+    with progress_bar(screen) as bar:
         task = bar.add_task("", total=None)
         yield lambda phase, done, total: bar.update(
             task, description=screen.text(phase), completed=done, total=total

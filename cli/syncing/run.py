@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from cli.api import Api, ApiError
 from cli.console import Failure
+from cli.demo import ensure_collection
 from cli.syncing.entries import Content, Entry, Known, NotRead, Skipped, Source, extension_of
 from cli.syncing.planning import Move, Plan, make_plan
 from cli.transfers import path_of
@@ -138,7 +139,7 @@ class Sync:
             return report
         if entries and not mine:
             ensure_collection(self._api, self._collection)
-        self._carry_out(plan, gone, entries, mine)
+        self._carry_out(plan, gone, entries, remote)
         return report
 
     # Looking
@@ -269,7 +270,7 @@ class Sync:
         plan: Plan,
         gone: Sequence[str],
         entries: Mapping[str, Entry],
-        mine: Mapping[str, _Remote],
+        remote: Mapping[str, _Remote],
     ) -> None:
         report = self._report
         added, changed = list(plan.added), list(plan.changed)
@@ -279,7 +280,7 @@ class Sync:
             done += 1
             self._tell("sync.progress", done, total)
             try:
-                self._move(move, mine[move.old])
+                self._move(move, remote[move.old])
                 report.moved.append({"from": move.old, "to": move.new})
             except ApiError as error:
                 if error.may_retry and error.http_status != 409:
@@ -289,7 +290,7 @@ class Sync:
                     added.append(move.new)
         batches = self._batches([*added, *changed], entries)
         fresh = set(added)
-        for batch, outcome in self._each(batches, lambda one: self._send(one, entries, mine)):
+        for batch, outcome in self._each(batches, lambda one: self._send(one, entries, remote)):
             done += len(batch)
             self._tell("sync.progress", done, total)
             results = outcome if isinstance(outcome, list) else [(id, outcome) for id in batch]
@@ -328,7 +329,7 @@ class Sync:
                 raise
 
     def _document(self, id: str) -> str:
-        return path_of(self._collection, f"/documents/{quote(id, safe='/')}")
+        return path_of(self._collection, f"/documents/{quote(id, safe='')}")
 
     def _batches(self, ids: Sequence[str], entries: Mapping[str, Entry]) -> Iterator[list[str]]:
         """Small files together, others alone."""
@@ -345,7 +346,7 @@ class Sync:
             yield batch
 
     def _send(
-        self, ids: Sequence[str], entries: Mapping[str, Entry], mine: Mapping[str, _Remote]
+        self, ids: Sequence[str], entries: Mapping[str, Entry], remote: Mapping[str, _Remote]
     ) -> list[tuple[str, str | BaseException]]:
         """Ingest some files; when one is refused, each by itself. Answers status or error."""
         done: list[tuple[str, str | BaseException]] = []
@@ -362,7 +363,7 @@ class Sync:
                 assert content is not None  # noqa: S101 - nothing was known
                 opened.enter_context(content.file)
                 parts.append(("file", (content.name, content.file, content.kind)))
-                facts.append(self._facts(id, content, mine.get(id)))
+                facts.append(self._facts(id, content, remote.get(id)))
                 sent.append(id)
             if not parts:
                 return done
@@ -382,16 +383,18 @@ class Sync:
                 status = {one["id"]: one["status"] for one in answer["documents"]}
                 return [*done, *((id, status[id]) for id in sent)]
         for id in sent:
-            done += self._send([id], entries, mine)
+            done += self._send([id], entries, remote)
         return done
 
     def _facts(self, id: str, content: Content, held: _Remote | None) -> dict[str, Any]:
         facts: dict[str, Any] = {
+            **(held.metadata if held else {}),
             "id": id,
             "source": id,
             KEY: {"source": self._name, "digest": content.digest},
         }
-        # A document's access list stays when its content changes: leaving it out would open it.
+        # A document's access list stays when its content changes, whoever brought it: leaving it
+        # out would open it.
         access = list(self._options.access) or list(held.access if held else ())
         if access:
             facts["access"] = access
@@ -421,15 +424,6 @@ class Sync:
                             yield item, error
             finally:
                 pool.shutdown(cancel_futures=True)
-
-
-def ensure_collection(api: Api, name: str) -> None:
-    """Make the collection unless it exists. Raises ApiError."""
-    try:
-        api.call_again("POST", "/v1/collections", json={"name": name})
-    except ApiError as error:
-        if error.code != "collection_exists":
-            raise
 
 
 def _size_of(entry: Entry) -> int:

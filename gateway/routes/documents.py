@@ -43,8 +43,9 @@ async def ingest(request: Request, name: str, call: Writer) -> Response:
     """Takes files as `multipart/form-data` (parts named `file`; optional `metadata`: a JSON object
     for all of them, or a list of one object a file) or JSON `{"documents": [...]}`, up to 1,000 a
     call, and answers once all are durable and searchable. A file's id is `metadata.id`, else its
-    name. All are parsed before any is indexed: one bad document refuses the call and is named.
-    The same content under the same id changes nothing."""
+    name; its source is `metadata.source`, else its name. All are parsed before any is indexed: one
+    bad document refuses the call and is named. The same content under the same id changes
+    nothing."""
     state = state_of(request.app)
     content_type = request.headers.get("content-type", "")
     if is_json(content_type):

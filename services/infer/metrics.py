@@ -36,3 +36,14 @@ SHED = Counter(
 PROMPTS = Counter(
     "ragmesh_infer_prompts", "Prompts that were rendered.", ["task", "language", "version"]
 )
+ENGINE_RUNNING = Gauge(
+    "ragmesh_infer_engine_running", "Generations that an engine says it runs.", ["provider"]
+)
+ENGINE_WAITING = Gauge(
+    "ragmesh_infer_engine_waiting", "Generations that an engine says wait in it.", ["provider"]
+)
+ENGINE_CACHE = Gauge(
+    "ragmesh_infer_engine_cache_used",
+    "Share of its attention cache that an engine says is used, 0 to 1.",
+    ["provider"],
+)

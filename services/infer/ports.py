@@ -410,6 +410,28 @@ class TextCounter(TokenCounter, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine says it is; None where it does not say."""
+
+    running: int | None = None
+    """Generations, of all its clients."""
+    waiting: int | None = None
+    cache_used: float | None = None
+    """Share of its cache for attention, from 0 to 1."""
+
+
+@runtime_checkable
+class LoadReporter(Protocol):
+    """An engine that tells how busy it is."""
+
+    async def load_now(self) -> EngineLoad:
+        """Raises:
+        RagmeshError: it does not tell now.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class PullProgress:
     """How far a download is; `total` 0: not known yet."""
 

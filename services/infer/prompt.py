@@ -30,6 +30,8 @@ MESSAGE_TOKENS = 8
 """What a chat template adds to a message, about."""
 SAFETY = 1.1
 """How far estimates may fall short."""
+DOUBT = 2
+"""How far they may go too far: below that many times the room the engine is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,9 @@ def _answer_messages(request: GenerateRequest, prompt: Prompt) -> tuple[Message,
     *earlier, question = history
     fixed = prompt.size(system + question.text) + 4 * MESSAGE_TOKENS
     room = prompt.room(request) - fixed
-    if room < 0:
+    if fixed > DOUBT * prompt.room(request):
         raise too_long(fixed + prompt.answer(request), prompt.context)
+    room = max(0, room)  # close enough for the engine to judge
     kept: list[Message] = []
     half = room // 2
     for message in reversed(earlier):  # the latest turns, in at most half of the room

@@ -68,7 +68,7 @@ class EngineSettings(BaseSettings):
     """Tokens, where the engine does not say; 0: ``RAGMESH_CONTEXT_LENGTH``."""
     max_concurrency: int | None = Field(None, ge=1)
     """Generations at a time; unset: ``RAGMESH_MAX_CONCURRENCY``."""
-    model_concurrency: dict[str, int] = {}
+    model_concurrency: dict[str, Annotated[int, Field(ge=1)]] = {}
     """JSON object, model -> generations at a time, for models that bear less."""
     max_queue: int | None = Field(None, ge=0)
     """Generations that wait for their turn; unset: ``RAGMESH_MAX_QUEUE``."""
@@ -114,6 +114,8 @@ class ServerSettings(EngineSettings):
     """Seconds to reach the server; unset: ``RAGMESH_CONNECT_TIMEOUT``."""
     ca_file: Path | None = None
     """Certificate of the authority that signed the server's; unset: the system's authorities."""
+    proxy: str = ""
+    """URL of an HTTP proxy on the way to the server; empty: none."""
 
 
 class LocalSettings(EngineSettings):
@@ -158,6 +160,8 @@ class InferSettings(RuntimeSettings):
     """Generations at a time, per provider."""
     max_queue: int = Field(256, ge=0)
     """Generations that wait for their turn, per provider; more are shed."""
+    engine_metrics_interval: Seconds = 15.0
+    """Seconds between two looks at what engines tell of their own load; 0: never."""
     tenant_weights: dict[str, float] = {}
     """JSON object, tenant id -> its share of a busy engine relative to other tenants', which is 1
     where it is not named."""

@@ -1,8 +1,10 @@
 """``python -m services.retrieve``: the composition root."""
 
 from services.retrieve.adapters import (
+    ANALYZERS,
+    CACHES,
     ENCODERS,
-    PLANNED_ENCODERS,
+    LOCAL_STORES,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
     RERANKERS,
@@ -12,47 +14,57 @@ from services.retrieve.adapters import (
 )
 from services.retrieve.adapters.morphemes import installed
 from services.retrieve.adapters.qdrant.options import QdrantOptions
+from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
-from services.retrieve.ports import Store
+from services.retrieve.ports import Store, VectorCache
 from services.retrieve.reranking import Reranking
 from services.retrieve.servicer import SERVICE_NAME, RetrieveServicer, register
 from services.retrieve.settings import RetrieveSettings
+from services.runtime.errors import FailedPrecondition
 from services.runtime.registry import resolve
 from services.runtime.server import Service, run
 from services.runtime.settings import load
 
 
-def build(settings: RetrieveSettings) -> Service:
-    """Wire the chosen adapters together."""
-    model_class = resolve(
-        ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND", planned=PLANNED_ENCODERS
-    )
-    analyzers = resolve(
+def wire(settings: RetrieveSettings) -> Retrieval:
+    """The chosen adapters together; nothing is started."""
+    model_class = resolve(ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND")
+    resolve(
         SPARSE_BACKENDS,
         settings.sparse_backend,
         "SPARSE_BACKEND",
         planned=PLANNED_SPARSE_BACKENDS,
     )
-    analyzer_class = resolve(analyzers, _analyzer(settings), "RAGMESH_ANALYZER")
-    model = model_class(
-        settings.embedding_model,
-        languages=settings.embedding_languages,
-        device=settings.embedding_device,
-        precision=settings.embedding_precision,
-        threads=settings.embedding_threads,
-    )
+    reads_words = settings.sparse_backend != ENGINE
+    if reads_words:
+        _check_local(settings)
+    analyzer_class = resolve(ANALYZERS, _analyzer(settings), "RAGMESH_ANALYZER")
     encoder = Encoder(
-        model,
+        model_class.from_settings(settings),
         batch_tokens=settings.embedding_batch_tokens,
         queue=settings.embedding_queue,
         query_cache=settings.query_cache,
+        shared_cache=_shared_cache(settings),
     )
     store = _store(settings)
     options = CollectionOptions(
         settings.chunk_tokens, settings.chunk_overlap, settings.max_collections
     )
-    retrieval = Retrieval(store, encoder, analyzer_class(), options, _reranking(settings))
+    return Retrieval(
+        store,
+        encoder,
+        analyzer_class(),
+        options,
+        _reranking(settings),
+        reads_words=reads_words,
+    )
+
+
+def build(settings: RetrieveSettings) -> Service:
+    """The service around them."""
+    retrieval = wire(settings)
+    store = retrieval.store
     backends = {
         "embedding_backend": settings.embedding_backend,
         "vector_backend": store.backend,
@@ -71,13 +83,40 @@ def build(settings: RetrieveSettings) -> Service:
     )
 
 
+def _check_local(settings: RetrieveSettings) -> None:
+    """A sparse arm outside the engine lies in a folder of one process.
+
+    Raises:
+        FailedPrecondition: SPARSE_BACKEND_NOT_LOCAL, where replicas share the store.
+    """
+    if settings.vector_backend not in LOCAL_STORES:
+        local = ", ".join(f"{name}://" for name in sorted(LOCAL_STORES))
+        raise FailedPrecondition(
+            "SPARSE_BACKEND_NOT_LOCAL",
+            f"SPARSE_BACKEND={settings.sparse_backend} keeps its index in the folder of one "
+            f"process, and replicas share {settings.vector_backend}://. Set SPARSE_BACKEND=engine, "
+            f"or VECTOR_URL to one of {local}.",
+        )
+
+
 def _store(settings: RetrieveSettings) -> Store:
     """The store at `vector_url`."""
     backend = settings.vector_backend
     store_class = resolve(STORES, backend, "VECTOR_URL", planned=PLANNED_STORES)
     if backend not in SERVER_STORES:
+        # A store that no other arm can stand beside is not told of one.
+        arm = {} if settings.sparse_backend == ENGINE else {"sparse": settings.sparse_backend}
+        merging = (
+            {"merge_points": settings.merge_points, "merge_threads": settings.merge_threads}
+            if backend == "edge"
+            else {}
+        )
         made: Store = store_class(
-            settings.vector_location, settings.data, open_shards=settings.open_shards
+            settings.vector_location,
+            settings.data,
+            open_shards=settings.open_shards,
+            **arm,
+            **merging,
         )
         return made
     options = QdrantOptions(
@@ -105,6 +144,14 @@ def _reranking(settings: RetrieveSettings) -> Reranking | None:
         return None
     make = resolve(RERANKERS, settings.reranker_backend, "RERANKER_BACKEND")
     return Reranking(make(settings), budget=settings.rerank_budget, depth=settings.rerank_depth)
+
+
+def _shared_cache(settings: RetrieveSettings) -> VectorCache | None:
+    """Where replicas share query vectors; None without a Redis."""
+    if settings.redis_url is None:
+        return None
+    cache: VectorCache = resolve(CACHES, "redis", "REDIS_URL").from_settings(settings)
+    return cache
 
 
 def _analyzer(settings: RetrieveSettings) -> str:

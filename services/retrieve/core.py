@@ -22,10 +22,12 @@ from services.retrieve.planning import Planner
 from services.retrieve.ports import (
     Analyzer,
     Attributes,
+    Chunk,
     Collection,
     CollectionKey,
     Document,
     EncoderFacts,
+    FieldTerms,
     Matrix,
     NewCollection,
     Reranker,
@@ -41,6 +43,7 @@ from services.retrieve.reranking import (
 from services.retrieve.results import Results
 from services.retrieve.searches import Found, Search, check_search, query_text
 from services.retrieve.tasks import together
+from services.retrieve.texts import all_field_terms
 from services.runtime.deadlines import Budget
 from services.runtime.errors import (
     Aborted,
@@ -113,10 +116,21 @@ class Retrieval:
         analyzer: Analyzer,
         options: CollectionOptions,
         reranking: Reranking | None = None,
+        *,
+        reads_words: bool = False,
     ) -> None:
+        """Args:
+        store: keeps the collections.
+        encoder: makes dense vectors.
+        analyzer: makes sparse ones.
+        options: of new collections.
+        reranking: the reranker; None where there is none.
+        reads_words: whether the store's sparse arm reads words beside vectors.
+        """
         self.store = store
         self.encoder = encoder
         self.analyzer = analyzer
+        self.reads_words = reads_words
         self.reranking = reranking
         self.learning = Learning(store, encoder, analyzer)
         self._options = options
@@ -204,6 +218,7 @@ class Retrieval:
             key=key,
             collection=collection,
             measured=measured,
+            reads_words=self.reads_words,
         )
         plans = [await planner.plan(request, query) for query in queries]
         results = Results(
@@ -278,6 +293,7 @@ class Retrieval:
         model: str = "",
         query: bool = False,
         dimensions: int = 0,
+        tenant: str = "",
     ) -> Embedded:
         """Vectors of texts or token lists; nothing is cut to the model's limit."""
         facts = self.check_model(model)
@@ -291,29 +307,37 @@ class Retrieval:
         for index, one in enumerate(inputs):
             if not (one.strip() if isinstance(one, str) else one):
                 raise InvalidArgument("INPUT_EMPTY", "An input is empty.", field=f"inputs[{index}]")
-        texts = [normalize(one) for one in inputs if isinstance(one, str)]
-        tokenised = iter(await self.encoder.tokenize(texts, query=query, truncate=False))
-        batch: list[Sequence[int]] = []
         for index, one in enumerate(inputs):
-            ids = next(tokenised).ids if isinstance(one, str) else self._own_tokens(one, index)
-            if len(ids) > facts.max_tokens:
+            if not isinstance(one, str):
+                self._check_tokens(one, index)
+        texts = [normalize(one) if isinstance(one, str) else one for one in inputs]
+        prepared = await self.encoder.prepare(texts, query=query, truncate=False)
+        for index, ready in enumerate(prepared):
+            # A text's tokens are an estimate; its server refuses it by the exact count.
+            if ready.tokens > facts.max_tokens and not isinstance(ready.content, str):
                 raise InvalidArgument(
                     "INPUT_TOO_LONG",
-                    f"An input has {len(ids)} tokens; {facts.name} reads {facts.max_tokens}.",
+                    f"An input has {ready.tokens} tokens; {facts.name} reads {facts.max_tokens}.",
                     field=f"inputs[{index}]",
                 )
-            batch.append(ids)
-        vectors = await self.encoder.encode(batch, first=query)
-        return Embedded(vectors, facts.name, sum(map(len, batch)))
+        encoded = await self.encoder.encode(prepared, query=query, stream=tenant)
+        return Embedded(encoded.vectors, facts.name, encoded.tokens)
 
-    def _own_tokens(self, ids: Sequence[int], index: int) -> Sequence[int]:
-        if max(ids) >= self.encoder.facts.vocabulary:
+    def _check_tokens(self, ids: Sequence[int], index: int) -> None:
+        """Raises: InvalidArgument INPUT_INVALID, for ids that the encoder does not have."""
+        facts = self.encoder.facts
+        if not facts.vocabulary:
             raise InvalidArgument(
                 "INPUT_INVALID",
-                f"A token id is not one of the {self.encoder.facts.vocabulary} of the encoder.",
+                f"{facts.name} takes texts, no token ids.",
                 field=f"inputs[{index}]",
             )
-        return self.encoder.wrap(ids)
+        if max(ids) >= facts.vocabulary:
+            raise InvalidArgument(
+                "INPUT_INVALID",
+                f"A token id is not one of the {facts.vocabulary} of the encoder.",
+                field=f"inputs[{index}]",
+            )
 
     async def rerank(
         self, query: str, documents: Sequence[str], *, model: str = "", top_n: int = 0
@@ -369,8 +393,8 @@ class Retrieval:
         if not rows.any() or not columns.any():
             return matrix
         wanted = [text for text, known in zip(texts, covered, strict=True) if known]
-        tokens = await self.encoder.tokenize(wanted)
-        vectors = await self.encoder.encode([one.ids for one in tokens], first=True)
+        prepared = await self.encoder.prepare(wanted)
+        vectors = (await self.encoder.encode(prepared, query=True)).vectors
         split = int(rows.sum())
         matrix[np.ix_(rows, columns)] = vectors[:split] @ vectors[split:].T
         return np.clip(matrix, -1.0, 1.0)
@@ -391,6 +415,12 @@ class Retrieval:
         return facts.tokenizer
 
     # Collections
+
+    async def field_terms(self, chunks: Sequence[tuple[str, Chunk]]) -> Sequence[FieldTerms | None]:
+        """Terms of chunks, given with their documents' titles, where the sparse arm reads them."""
+        if not self.reads_words:
+            return [None] * len(chunks)
+        return await asyncio.to_thread(all_field_terms, self.analyzer, chunks)
 
     async def create_collection(
         self,

@@ -1,21 +1,28 @@
-"""One encoder for every call of the process: requests share batches, questions go first.
+"""One encoder for every call of the process: requests share passes, questions go first.
 
-The model blocks and lets go of the GIL in its kernels, so one thread runs it and another
-tokenises; the event loop only sorts.
+The model does its work in threads or behind a server; the event loop only sorts what waits.
+Questions and passages wait in lanes of their own. Where the model can run two passes at a time, a
+question waits for none; else for one at most.
 """
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-from services.retrieve.ports import EncoderFacts, EncoderModel, Matrix, Tokens
+from services.retrieve.batching import Lane, Waiting
+from services.retrieve.ports import (
+    EncoderFacts,
+    EncoderInput,
+    EncoderModel,
+    EncoderText,
+    Matrix,
+    VectorCache,
+)
+from services.retrieve.querycache import EncodedQuery, QueryVectors
 from services.runtime.errors import ResourceExhausted, Unavailable
 
 log = logging.getLogger(__name__)
@@ -27,51 +34,56 @@ BATCH_SIZE = Histogram(
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
 BATCH_SECONDS = Histogram("ragmesh_retrieve_encoder_batch_seconds", "Time of a forward pass.")
+BUSY_SECONDS = Counter(
+    "ragmesh_retrieve_encoder_busy_seconds",
+    "Time in which at least one forward pass was under way.",
+    ["input"],
+)
+TOKENS = Counter("ragmesh_retrieve_encoder_tokens", "Tokens that were encoded.", ["input"])
 
-_WINDOW = 256
-"""Waiting passages that are sorted by length together."""
-_BUSY_SECONDS = 2.0
+_BUSY_RETRY = 2.0
+_MAX_PADDING = 0.2
+"""Share of a pass of passages that may be padding."""
+_MAX_QUERY_PADDING = 0.7
+"""Of questions: they are short, and a pass more costs more than the padding."""
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedQuery:
-    """A question's vector, and how much of it the encoder knew."""
+class Encoded:
+    """Vectors in the order of the inputs, and how many tokens they took."""
 
-    dense: bytes
-    unknown: float
-
-
-@dataclass(slots=True)
-class _Item:
-    ids: Sequence[int]
-    future: asyncio.Future[Matrix]
+    vectors: Matrix
+    tokens: int
 
 
 class Encoder:
-    """The encoder's asynchronous face. Belongs to the loop that calls `start`."""
+    """The encoder's face towards everything else. Belongs to the loop that calls `start`."""
 
     def __init__(
-        self, model: EncoderModel, *, batch_tokens: int, queue: int, query_cache: int
+        self,
+        model: EncoderModel,
+        *,
+        batch_tokens: int,
+        queue: int,
+        query_cache: int,
+        shared_cache: VectorCache | None = None,
     ) -> None:
         """Args:
-        model: what runs in the thread.
+        model: what makes the vectors.
         batch_tokens: tokens of a forward pass, padding included.
-        queue: inputs that may wait.
-        query_cache: query vectors that are kept.
+        queue: inputs that may wait, of questions and of passages.
+        query_cache: query vectors that are kept in memory.
+        shared_cache: keeps them for all replicas.
         """
         self._model = model
-        self._batch_tokens = batch_tokens
         self._limit = queue
-        self._cache_size = query_cache
-        self._cache: OrderedDict[str, EncodedQuery] = OrderedDict()
-        self._forward_thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
-        self._token_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
-        self._queries: deque[_Item] = deque()
-        self._passages: deque[_Item] = deque()
-        self._sorted: deque[list[_Item]] = deque()
-        self._waiting = 0
-        self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self._queries = _Passes(
+            "query", model, Lane(batch_tokens=batch_tokens, max_padding=_MAX_QUERY_PADDING)
+        )
+        self._passages = _Passes(
+            "passage", model, Lane(batch_tokens=batch_tokens, max_padding=_MAX_PADDING)
+        )
+        self._vectors = QueryVectors(query_cache, shared_cache)
         self._facts: EncoderFacts | None = None
 
     @property
@@ -81,134 +93,169 @@ class Encoder:
             raise Unavailable("ENCODER_LOADING", "The encoder is being loaded.", retry_after=2.0)
         return self._facts
 
+    @property
+    def backend(self) -> str:
+        """What runs the model, as settings name it; empty while it is loading."""
+        return self._facts.backend if self._facts else ""
+
     async def start(self) -> None:
         """Load the model and warm it up."""
-        self._facts = await self._run(self._forward_thread, self._model.load)
-        self._worker = asyncio.create_task(self._work(), name="encoder")
-        await self.query("warm up")
-        self._cache.clear()
+        facts = await self._model.start()
+        self._queries.start(facts.parallel)
+        self._passages.start(facts.parallel)
+        self._facts = facts
+        self._vectors.start(facts)
+        for query in (True, False):
+            prepared = await self.prepare(["warm up"], query=query)
+            await self.encode(prepared, query=query)
+        log.info(
+            "encoder started",
+            extra={
+                "encoder": facts.id,
+                "dimensions": facts.dimensions,
+                "max_tokens": facts.max_tokens,
+                "languages": ",".join(facts.languages),
+                "backend": facts.backend,
+                "precision": facts.precision,
+            },
+        )
 
     async def aclose(self) -> None:
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-        self._forward_thread.shutdown(wait=False, cancel_futures=True)
-        self._token_thread.shutdown(wait=False, cancel_futures=True)
+        await self._vectors.aclose()
+        await self._queries.aclose()
+        await self._passages.aclose()
+        await self._model.aclose()
 
-    async def tokenize(
-        self, texts: Sequence[str], *, query: bool = False, truncate: bool = True
-    ) -> list[Tokens]:
-        """Tokens of each text."""
-        tokens: list[Tokens] = await self._run(
-            self._token_thread, self._model.tokenize, texts, query=query, truncate=truncate
-        )
-        return tokens
+    async def prepare(
+        self, inputs: Sequence[EncoderText], *, query: bool = False, truncate: bool = True
+    ) -> Sequence[EncoderInput]:
+        """Texts with the prompt for questions or passages, as tokens where the model has them."""
+        return await self._model.prepare(inputs, query=query, truncate=truncate)
 
-    def wrap(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Put the special tokens around a caller's own token ids."""
-        return self._model.wrap(ids)
-
-    async def encode(self, inputs: Sequence[Sequence[int]], *, first: bool = False) -> Matrix:
-        """Vectors of token ids, in order.
+    async def encode(
+        self, inputs: Sequence[EncoderInput], *, query: bool = False, stream: Hashable = None
+    ) -> Encoded:
+        """Vectors of prepared inputs.
 
         Args:
             inputs: at least one; each at most the model's limit long.
-            first: go before everything that is not.
+            query: whether somebody waits for the answer: they go before those that are not.
+            stream: whose they are; streams share the encoder evenly.
 
         Raises:
             ResourceExhausted: ENCODER_BUSY, when too many wait already.
         """
         self.facts  # noqa: B018  raises while the model is loading
-        if self._waiting and self._waiting + len(inputs) > self._limit:
+        passes = self._queries if query else self._passages
+        if passes.lane and len(passes.lane) + len(inputs) > self._limit:
             raise ResourceExhausted(
-                "ENCODER_BUSY", "The encoder's queue is full.", retry_after=_BUSY_SECONDS
+                "ENCODER_BUSY", "The encoder's queue is full.", retry_after=_BUSY_RETRY
             )
         loop = asyncio.get_running_loop()
-        items = [_Item(ids, loop.create_future()) for ids in inputs]
-        (self._queries if first else self._passages).extend(items)
-        self._count(len(items))
-        self._wake.set()
+        items = [Waiting(one, loop.create_future()) for one in inputs]
+        passes.add(items, stream)
         try:
             rows = await asyncio.gather(*(item.future for item in items))
         finally:
-            for item in items:
-                item.future.cancel()
-        return np.stack(rows)
+            passes.remove(items)
+        return Encoded(np.stack([row for row, _ in rows]), sum(tokens for _, tokens in rows))
 
-    async def query(self, text: str) -> EncodedQuery:
+    async def query(self, text: str, *, stream: Hashable = None) -> EncodedQuery:
         """A question's vector, from the cache when it was asked before."""
-        cached = self._cache.get(text)
-        if cached is not None:
-            self._cache.move_to_end(text)
-            return cached
-        (tokens,) = await self.tokenize([text], query=True)
-        vectors = await self.encode([tokens.ids], first=True)
-        encoded = EncodedQuery(vectors[0].astype("<f4").tobytes(), tokens.unknown)
-        if self._cache_size:
-            while len(self._cache) >= self._cache_size:
-                self._cache.popitem(last=False)
-            self._cache[text] = encoded
-        return encoded
+
+        async def encode() -> EncodedQuery:
+            prepared = await self.prepare([text], query=True)
+            encoded = await self.encode(prepared, query=True, stream=stream)
+            dense = encoded.vectors[0].astype("<f4").tobytes()
+            return EncodedQuery(dense, prepared[0].unknown)
+
+        self.facts  # noqa: B018  raises while the model is loading
+        return await self._vectors.get(text, encode)
+
+
+class _Passes:
+    """A lane and the workers that empty it."""
+
+    def __init__(self, kind: str, model: EncoderModel, lane: Lane) -> None:
+        self.lane = lane
+        self._kind = kind
+        self._model = model
+        self._busy = _Busy(BUSY_SECONDS.labels(kind).inc)
+        self._tokens = TOKENS.labels(kind)
+        self._wake = asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
+
+    def start(self, workers: int) -> None:
+        self._workers = [
+            asyncio.create_task(self._work(), name=f"encoder-{self._kind}") for _ in range(workers)
+        ]
+
+    async def aclose(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+
+    def add(self, items: Sequence[Waiting], stream: Hashable) -> None:
+        self.lane.add(items, stream)
+        QUEUE_DEPTH.inc(len(items))
+        self._wake.set()
+
+    def remove(self, items: Sequence[Waiting]) -> None:
+        """Let go of a caller's inputs, whatever has become of them."""
+        before = len(self.lane)
+        self.lane.remove(items)
+        QUEUE_DEPTH.dec(before - len(self.lane))
+        for item in items:
+            item.future.cancel()
 
     async def _work(self) -> None:
         while True:
-            batch = self._next_batch()
+            batch = self.lane.take()
             if not batch:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            QUEUE_DEPTH.dec(len(batch))
             BATCH_SIZE.observe(len(batch))
+            inputs = [item.input for item in batch]
             try:
-                with BATCH_SECONDS.time():
-                    rows = await self._run(
-                        self._forward_thread, self._model.forward, [item.ids for item in batch]
-                    )
+                with BATCH_SECONDS.time(), self._busy:
+                    made = await self._model.encode(inputs, query=self._kind == "query")
             except Exception as error:  # the callers get it; the worker has others to serve
                 for item in batch:
                     if not item.future.done():
                         item.future.set_exception(error)
                 continue
-            for item, row in zip(batch, rows, strict=True):
+            counts = [one.tokens for one in inputs]
+            if made.tokens is not None:
+                counts = _shares(made.tokens, counts)
+            self._tokens.inc(sum(counts))
+            for item, row, tokens in zip(batch, made.vectors, counts, strict=True):
                 if not item.future.done():
-                    item.future.set_result(row)
+                    item.future.set_result((row, tokens))
 
-    def _next_batch(self) -> list[_Item]:
-        """What goes next: questions as they came, else passages of similar length."""
-        batch: list[_Item] = []
-        longest = 0
-        while self._queries:
-            longest = max(longest, len(self._queries[0].ids))
-            if batch and longest * (len(batch) + 1) > self._batch_tokens:
-                break
-            batch.append(self._queries.popleft())
-        if not batch:
-            if not self._sorted:
-                self._sort_window()
-            batch = self._sorted.popleft() if self._sorted else []
-        self._count(-len(batch))
-        waiting = [item for item in batch if not item.future.done()]
-        return waiting if waiting or not batch else self._next_batch()
 
-    def _sort_window(self) -> None:
-        """Cut the oldest waiting passages into batches of similar length."""
-        size = min(_WINDOW, len(self._passages))
-        window = sorted(
-            (self._passages.popleft() for _ in range(size)), key=lambda item: len(item.ids)
-        )
-        batch: list[_Item] = []
-        for item in window:  # ascending, so each item is the longest of its batch
-            if batch and len(item.ids) * (len(batch) + 1) > self._batch_tokens:
-                self._sorted.append(batch)
-                batch = []
-            batch.append(item)
-        if batch:
-            self._sorted.append(batch)
+class _Busy:
+    """Counts the time in which at least one of its blocks is entered."""
 
-    def _count(self, change: int) -> None:
-        self._waiting += change
-        QUEUE_DEPTH.set(self._waiting)
+    def __init__(self, count: Callable[[float], None]) -> None:
+        self._count = count
+        self._entered = 0
+        self._since = 0.0
 
-    @staticmethod
-    async def _run(thread: ThreadPoolExecutor, function: Any, *args: Any, **kwargs: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(thread, lambda: function(*args, **kwargs))
+    def __enter__(self) -> None:
+        if not self._entered:
+            self._since = asyncio.get_running_loop().time()
+        self._entered += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._entered -= 1
+        if not self._entered:
+            self._count(asyncio.get_running_loop().time() - self._since)
+
+
+def _shares(total: int, estimates: Sequence[int]) -> list[int]:
+    """A server's count of a whole pass, given to its inputs as they were estimated."""
+    sums = np.cumsum(estimates) * (total / max(1, sum(estimates)))
+    ends = np.rint(sums).astype(int).tolist()
+    return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]

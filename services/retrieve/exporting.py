@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.retrieve.access import EVERYTHING
 from services.retrieve.core import Retrieval, visible
-from services.retrieve.indexing import Frame, VectoredChunk
+from services.retrieve.indexing import DocumentFrame, VectoredChunk
 from services.retrieve.ports import Attributes, Collection, CollectionKey, Document, Store
 from services.runtime.errors import Aborted, NotFound
 
@@ -31,7 +31,7 @@ async def export(
     after: str = "",
     generation: str = "",
     attributes: Attributes = (),
-) -> AsyncIterator[Exported | Frame]:
+) -> AsyncIterator[Exported | DocumentFrame]:
     """What the caller may read of a collection: its facts, then documents by id.
 
     Args:
@@ -60,7 +60,7 @@ async def export(
 
 async def frames(
     store: Store, key: CollectionKey, document_id: str, attributes: Attributes
-) -> AsyncIterator[Frame]:
+) -> AsyncIterator[DocumentFrame]:
     """A document's facts and its chunks with their vectors; nothing for one that is gone.
 
     Raises:

@@ -26,6 +26,10 @@ DENSE_ONLY = ArmWeights(dense=1.0, sparse=0.0)
 BOTH = ArmWeights(dense=0.5, sparse=0.5)
 
 
+_NO_IDS = np.zeros(0, np.int64)
+_Arm = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
 @dataclass(frozen=True, slots=True)
 class Fused:
     """A candidate's place after fusion; ranks count from 1."""
@@ -91,32 +95,64 @@ def covered_languages(
 
 
 def fuse(
-    dense: Sequence[tuple[int, float]], sparse: Sequence[tuple[int, float]], weights: ArmWeights
+    dense: Sequence[tuple[int, float]],
+    sparse: Sequence[tuple[int, float]],
+    weights: ArmWeights,
+    limit: int | None = None,
 ) -> list[Fused]:
-    """Join two rankings of (id, score), best first.
+    """Join two rankings of (id, score); the best `limit`, best first.
 
     With one arm its own scores stay. With two, each id gets the weighted mean of its normalised
     scores, so first in both arms is 1; one that an arm did not find has that arm's lowest. Ties go
     to the better sparse score, then to the lower id, so that equal input gives equal output.
     """
-    arms = [(_places(dense), weights.dense), (_places(sparse), weights.sparse)]
-    asked = [(places, weight) for places, weight in arms if weight]
-    total = weights.dense + weights.sparse
-    scores: dict[int, float] = dict.fromkeys((id_ for places, _ in asked for id_ in places), 0.0)
-    for places, weight in asked:
-        own = np.array([score for _, score in places.values()])
-        levels = own if len(asked) == 1 else normalised(own) * (weight / total)
-        known = dict(zip(places, levels.tolist(), strict=True))
-        lowest = min(0.0, *known.values()) if known else 0.0
-        for id_ in scores:
-            scores[id_] += known.get(id_, lowest)
-    fused = []
-    for id_, score in scores.items():
-        dense_rank, dense_score = arms[0][0].get(id_, (None, None))
-        sparse_rank, sparse_score = arms[1][0].get(id_, (None, None))
-        fused.append(Fused(id_, score, dense_rank, sparse_rank, dense_score, sparse_score))
-    fused.sort(key=lambda hit: (-hit.score, -(hit.sparse_score or 0.0), hit.id))
-    return fused
+    arms = (_ordered(dense), _ordered(sparse))
+    asked = [
+        (arm, weight)
+        for arm, weight in zip(arms, (weights.dense, weights.sparse), strict=True)
+        if weight
+    ]
+    ids = np.unique(np.concatenate([arm[0] for arm, _ in asked])) if asked else _NO_IDS
+    fused = np.zeros(len(ids))
+    for arm, weight in asked:
+        levels = arm[1]
+        if len(asked) > 1:
+            levels = normalised(levels) * (weight / (weights.dense + weights.sparse))
+        column = np.full(len(ids), min(0.0, float(levels.min())) if len(levels) else 0.0)
+        column[np.searchsorted(ids, arm[0])] = levels
+        fused += column
+    ranks, scores = zip(*(_places(ids, arm) for arm in arms), strict=True)
+    best = np.lexsort((ids, -scores[1], -fused))[:limit]
+    columns = [column[best].tolist() for column in (ids, fused, *ranks, *scores)]
+    return [
+        Fused(
+            id_, score, dense_rank or None, sparse_rank or None,
+            dense_score if dense_rank else None, sparse_score if sparse_rank else None,
+        )
+        for id_, score, dense_rank, sparse_rank, dense_score, sparse_score in zip(
+            *columns, strict=True
+        )
+    ]  # fmt: skip
+
+
+def _ordered(ranking: Sequence[tuple[int, float]]) -> _Arm:
+    """Ids and scores. Engines leave the order of equal scores open; here it is by id."""
+    ids = np.fromiter((hit[0] for hit in ranking), np.int64, len(ranking))
+    scores = np.fromiter((hit[1] for hit in ranking), np.float64, len(ranking))
+    order = np.lexsort((ids, -scores))
+    return ids[order], scores[order]
+
+
+def _places(ids: NDArray[np.int64], arm: _Arm) -> _Arm:
+    """Ranks, from 1, and scores of ids in an arm; 0 and 0 for one that it did not find."""
+    ranks, scores = np.zeros(len(ids), np.int64), np.zeros(len(ids))
+    if len(ids):
+        at = np.searchsorted(ids, arm[0])
+        at[at == len(ids)] = 0
+        there = ids[at] == arm[0]
+        ranks[at[there]] = np.flatnonzero(there) + 1
+        scores[at[there]] = arm[1][there]
+    return ranks, scores
 
 
 def normalised(scores: NDArray[Any]) -> NDArray[np.float64]:
@@ -135,9 +171,3 @@ def normalised(scores: NDArray[Any]) -> NDArray[np.float64]:
     else:
         least = min(0.0, float(given.min()))
     return (given - least) / max(best - least, 1e-9)
-
-
-def _places(ranking: Sequence[tuple[int, float]]) -> dict[int, tuple[int, float]]:
-    """Rank and score by id. Engines leave the order of equal scores open; here it is by id."""
-    ordered = sorted(ranking, key=lambda hit: (-hit[1], hit[0]))
-    return {id_: (rank, score) for rank, (id_, score) in enumerate(ordered, 1)}

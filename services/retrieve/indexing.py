@@ -1,13 +1,14 @@
 """Documents on their way in: read, encoded, staged and published side by side.
 
-Three tasks and two bounded queues: while one batch of chunks is in the encoder, the next is read
-and the one before is written. What is complete when the writer has nothing more to do is
-published in one commit, so a stream of small documents costs few of them.
+Three tasks and two bounded queues: while one batch of chunks is in the encoder, the next is read,
+cut into tokens and weighed, and the one before is written. What is complete when the writer has
+nothing more to do is published in one commit, so a stream of small documents costs few of them.
 """
 
 import asyncio
 import json
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,8 @@ WAITING_CHUNKS = 192
 """Chunks that may wait for the encoder."""
 COMMIT_CHUNKS = 512
 """Chunks after which complete documents are published even while more are coming."""
+COMMIT_SECONDS = 2.0
+"""Seconds after which they are: what is lost with the process, and what progress is told by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,14 @@ class Origin:
     """What was learned from their collection."""
 
 
-Frame = Document | Sequence[Chunk | VectoredChunk]
+@dataclass(frozen=True, slots=True)
+class End:
+    """Everything was sent."""
+
+
+DocumentFrame = Document | Sequence[Chunk | VectoredChunk]
 """A document's facts open it; its chunks follow."""
+Frame = DocumentFrame | End
 
 
 @dataclass(slots=True)
@@ -110,6 +119,14 @@ class _Encoded:
     chunks: Sequence[EncodedChunk]
 
 
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """How far a stream is."""
+
+    chunks: int
+    """Chunks that are embedded and written, searchable or not."""
+
+
 class Indexing:
     """One stream of documents into one collection."""
 
@@ -120,7 +137,19 @@ class Indexing:
         collection: str,
         attributes: Attributes = (),
         origin: Origin | None = None,
+        *,
+        hold: bool = False,
     ) -> None:
+        """Args:
+        retrieval: the service's parts.
+        tenant: whose collection.
+        collection: its name.
+        attributes: the caller's.
+        origin: where documents that were indexed before come from.
+        hold: publish nothing before an `End`, so that a stream which is broken off changes
+            nothing.
+        """
+        self._hold = hold
         self._retrieval = retrieval
         self._attributes = attributes
         self._origin = origin
@@ -130,15 +159,18 @@ class Indexing:
         self.full_chunks = 0
         """Of these, those that fill what the encoder reads."""
         self._read_queue: asyncio.Queue[_Piece | None] = asyncio.Queue(WAITING_CHUNKS)
-        self._encoded: asyncio.Queue[_Encoded | None] = asyncio.Queue(1)
-        self._outcomes: asyncio.Queue[Published | None] = asyncio.Queue()
+        self._encoded: asyncio.Queue[asyncio.Task[_Encoded] | None] = asyncio.Queue(1)
+        self._batches: set[asyncio.Task[_Encoded]] = set()
+        self._outcomes: asyncio.Queue[Published | Staged | None] = asyncio.Queue()
         self._staged: set[str] = set()
 
-    async def run(self, frames: AsyncIterator[Frame]) -> AsyncIterator[Published]:
-        """Index and yield an outcome per document once it is durable and searchable.
+    async def run(self, frames: AsyncIterator[Frame]) -> AsyncIterator[Published | Staged]:
+        """Index and yield an outcome per document once it is durable and searchable; before it, how
+        many chunks are written.
 
         Raises:
-            InvalidArgument: DOCUMENT_INVALID or CHUNK_INVALID, naming the document.
+            InvalidArgument: DOCUMENT_INVALID or CHUNK_INVALID, naming the document;
+                STREAM_UNFINISHED.
             NotFound: COLLECTION_NOT_FOUND.
             FailedPrecondition: ENCODER_MISMATCH.
             PermissionDenied: ACCESS_NOT_HELD.
@@ -152,12 +184,15 @@ class Indexing:
         work.add_done_callback(lambda _: self._outcomes.put_nowait(None))
         try:
             while (outcome := await self._outcomes.get()) is not None:
-                DOCUMENTS.labels(outcome.status).inc()
+                if isinstance(outcome, Published):
+                    DOCUMENTS.labels(outcome.status).inc()
                 yield outcome
             await work
         finally:
             work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            for batch in self._batches:
+                batch.cancel()
+            await asyncio.gather(work, *self._batches, return_exceptions=True)
             self._retrieval.store.discard(self._key, list(self._staged))
         collection = await self._retrieval.store.get_collection(self._key)
         if profile is not None:
@@ -186,7 +221,13 @@ class Indexing:
 
     async def _read(self, frames: AsyncIterator[Frame]) -> None:
         current: _Incoming | None = None
+        ended = False
         async for frame in frames:
+            if ended:
+                raise InvalidArgument("DOCUMENT_INVALID", "After the end nothing comes.")
+            if isinstance(frame, End):
+                ended = True
+                continue
             if isinstance(frame, Document):
                 _check_finished(current)
                 current = await self._open(frame)
@@ -202,6 +243,11 @@ class Indexing:
                     first, last = current.read == 1, current.complete
                     await self._read_queue.put(_Piece(current, checked, dense, first, last))
         _check_finished(current)
+        if self._hold and not ended:
+            # A stream that is cancelled ends too, as far as one sees here.
+            raise InvalidArgument(
+                "STREAM_UNFINISHED", "The stream ended before its end frame; nothing was changed."
+            )
         await self._read_queue.put(None)
 
     def _usable(self, incoming: _Incoming, chunk: Chunk, dense: bytes) -> bytes:
@@ -236,7 +282,6 @@ class Indexing:
         return incoming
 
     async def _encode(self) -> None:
-        analyzer = self._retrieval.analyzer
         ended = False
         while not ended:
             first = await self._read_queue.get()
@@ -248,20 +293,36 @@ class Indexing:
                 first = self._read_queue.get_nowait()
             ended = first is None
             if pieces:
-                texts = [indexed_text(one.owner.document.title, one.chunk) for one in pieces]
-                vectors = await self._vectors(pieces, texts)
-                languages = [one.chunk.language for one in pieces]
-                # Pure Python, tens of milliseconds a batch: too long for the event loop.
-                averages = parse((await self._retrieval.store.get_collection(self._key)).profile)
-                sparse = await asyncio.to_thread(
-                    analyzed, analyzer, texts, languages, averages.averages
-                )
-                chunks = [
-                    EncodedChunk(piece.owner.token, piece.chunk, dense, terms)
-                    for piece, dense, terms in zip(pieces, vectors, sparse, strict=True)
-                ]
-                await self._encoded.put(_Encoded(pieces, chunks))
+                # One is written, one waits and one is put: their steps take place side by side.
+                batch = asyncio.create_task(self._encode_batch(pieces))
+                self._batches.add(batch)
+                batch.add_done_callback(self._batches.discard)
+                await self._encoded.put(batch)
         await self._encoded.put(None)
+
+    async def _encode_batch(self, pieces: Sequence[_Piece]) -> _Encoded:
+        texts = [indexed_text(one.owner.document.title, one.chunk) for one in pieces]
+        vectors, sparse = await asyncio.gather(
+            self._vectors(pieces, texts), self._weighed(pieces, texts)
+        )
+        pairs = [(one.owner.document.title, one.chunk) for one in pieces]
+        terms = await self._retrieval.field_terms(pairs)
+        chunks = [
+            EncodedChunk(piece.owner.token, piece.chunk, dense, weights, words)
+            for piece, dense, weights, words in zip(pieces, vectors, sparse, terms, strict=True)
+        ]
+        return _Encoded(pieces, chunks)
+
+    async def _weighed(
+        self, pieces: Sequence[_Piece], texts: Sequence[str]
+    ) -> Sequence[SparseVector]:
+        """Sparse vectors by what the collection has learned so far."""
+        profile = parse((await self._retrieval.store.get_collection(self._key)).profile)
+        languages = [one.chunk.language for one in pieces]
+        # Pure Python, tens of milliseconds a batch: too long for the event loop.
+        return await asyncio.to_thread(
+            analyzed, self._retrieval.analyzer, texts, languages, profile.averages
+        )
 
     async def _vectors(self, pieces: Sequence[_Piece], texts: Sequence[str]) -> list[bytes]:
         """The vectors that came, and those that are made of the texts of the others."""
@@ -269,28 +330,34 @@ class Indexing:
         missing = [number for number, one in enumerate(pieces) if not one.dense]
         vectors = [one.dense for one in pieces]
         if missing:
-            tokens = await encoder.tokenize([texts[number] for number in missing])
-            made = await encoder.encode([one.ids for one in tokens])
-            for number, row in zip(missing, made.astype("<f4"), strict=True):
+            prepared = await encoder.prepare([texts[number] for number in missing])
+            encoded = await encoder.encode(prepared, stream=self._key.tenant)
+            for number, row in zip(missing, encoded.vectors.astype("<f4"), strict=True):
                 vectors[number] = row.tobytes()
             self.embedded_chunks += len(missing)
-            self.full_chunks += sum(len(one.ids) >= encoder.facts.max_tokens for one in tokens)
+            self.full_chunks += sum(one.tokens >= encoder.facts.max_tokens for one in prepared)
         return vectors
 
     async def _write(self) -> None:
         store = self._retrieval.store
         complete: list[str] = []
-        waiting = 0
-        while (batch := await self._encoded.get()) is not None:
+        waiting, written, committed = 0, 0, time.monotonic()
+        while (encoding := await self._encoded.get()) is not None:
+            batch = await encoding
             opened = [(one.owner.token, one.owner.document) for one in batch.pieces if one.opens]
             self._staged.update(token for token, _ in opened)
             await store.stage(self._key, opened, batch.chunks, self._attributes)
             CHUNKS.inc(len(batch.chunks))
             complete += [one.owner.token for one in batch.pieces if one.completes]
             waiting += len(batch.chunks)
-            if complete and (waiting >= COMMIT_CHUNKS or self._idle()):
+            written += len(batch.chunks)
+            self._outcomes.put_nowait(Staged(written))
+            if self._hold:
+                continue
+            due = waiting >= COMMIT_CHUNKS or time.monotonic() - committed >= COMMIT_SECONDS
+            if complete and (due or self._idle()):
                 await self._publish(complete)
-                complete, waiting = [], 0
+                complete, waiting, committed = [], 0, time.monotonic()
         if complete:
             await self._publish(complete)
 

@@ -36,7 +36,7 @@ from services.retrieve.ports import (
     Store,
 )
 from services.retrieve.profiles import Profile, dump, parse
-from services.retrieve.texts import indexed_text
+from services.retrieve.texts import all_field_terms, indexed_text
 from services.runtime.errors import NotFound, RagmeshError
 
 log = logging.getLogger(__name__)
@@ -87,14 +87,22 @@ class Learning:
 
     async def settled(self, key: CollectionKey) -> None:
         """Return once nothing is to be learned from a collection that was noticed."""
-        if (learned := self._due.get(key)) is not None:
-            await learned.wait()
+        learned = self._due.get(key)
+        if learned is None or self._worker is None:
+            return
+        waiting = asyncio.ensure_future(learned.wait())
+        try:
+            await asyncio.wait({waiting, self._worker}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
 
     def _is_due(self, collection: Collection, profile: Profile) -> bool:
         if collection.analyzer != self._analyzer.id or collection.encoder != self._encoder.facts.id:
             return False
         if self._failed.get(collection.generation, -1) == collection.all_chunks:
             return False
+        if collection.lacks_words:
+            return True
         if profile.unfinished or profile.encoder not in ("", collection.encoder):
             return True
         chunks = collection.all_chunks
@@ -112,6 +120,9 @@ class Learning:
             collection: Collection | None = None
             try:
                 collection = await self._store.get_collection(key)
+                if collection.lacks_words and self._is_due(collection, parse(collection.profile)):
+                    await self._give_words(key)
+                    collection = replace(collection, lacks_words=False)
                 if self._is_due(collection, parse(collection.profile)):
                     with SECONDS.time():
                         await self.learn(key, collection)
@@ -178,6 +189,18 @@ class Learning:
             after = page[-1].position
         log.info("weighed a collection's chunks again", extra={"chunks": collection.all_chunks})
 
+    async def _give_words(self, key: CollectionKey) -> None:
+        """Give the arm that reads words every chunk that was indexed without it."""
+        after, chunks = 0, 0
+        while page := await self._store.scan(key, after, _PAGE_CHUNKS):
+            pairs = [(one.title, one.chunk) for one in page]
+            terms = await asyncio.to_thread(all_field_terms, self._analyzer, pairs)
+            positions = [one.position for one in page]
+            await self._store.add_words(key, list(zip(positions, terms, strict=True)), last=False)
+            after, chunks = page[-1].position, chunks + len(page)
+        await self._store.add_words(key, [], last=True)
+        log.info("gave the word index a collection's chunks", extra={"chunks": chunks})
+
     async def _calibrate(
         self,
         sample: Sequence[IndexedChunk],
@@ -189,11 +212,11 @@ class Learning:
         questions = await asyncio.to_thread(pose, sample, language, len(sample))
         if len(questions) < MIN_QUESTIONS:
             return None
-        asked = await self._encoder.tokenize([one.text for one in questions], query=True)
-        targets = await self._encoder.tokenize([one.target for one in questions])
-        unknown = fmean(tokens.unknown for tokens in (*asked, *targets))
-        queries = await self._encoder.encode([one.ids for one in asked])
-        stand_ins = await self._encoder.encode([one.ids for one in targets])
+        asked = await self._encoder.prepare([one.text for one in questions], query=True)
+        targets = await self._encoder.prepare([one.target for one in questions])
+        unknown = fmean(one.unknown for one in (*asked, *targets))
+        queries = (await self._encoder.encode(asked)).vectors
+        stand_ins = (await self._encoder.encode(targets)).vectors
         return await asyncio.to_thread(
             self._judge, sample, language, questions, queries, stand_ins, averages, unknown
         )

@@ -11,7 +11,7 @@ from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.type.v1 import passage_pb2
 from services.retrieve import ports, searches
 from services.retrieve.exporting import Exported
-from services.retrieve.indexing import Frame, Origin, VectoredChunk
+from services.retrieve.indexing import DocumentFrame, End, Frame, Origin, VectoredChunk
 from services.retrieve.moving import Move
 from services.retrieve.profiles import Profile, parse
 from services.retrieve.reindexing import Progress
@@ -108,7 +108,9 @@ def _calibration(profile: Profile) -> pb.Calibration | None:
 async def frames(requests: AsyncIterator[pb.IndexDocumentsRequest]) -> AsyncIterator[Frame]:
     async for request in requests:
         kind = request.WhichOneof("frame")
-        if kind == "document":
+        if kind == "end":
+            yield End()
+        elif kind == "document":
             one = request.document
             yield ports.Document(
                 id=one.id,
@@ -163,7 +165,7 @@ def move(request: pb.MoveDocumentRequest) -> Move:
 
 
 def export_response(
-    frame: Exported | Frame, languages: Sequence[str]
+    frame: Exported | DocumentFrame, languages: Sequence[str]
 ) -> pb.ExportDocumentsResponse:
     if isinstance(frame, Exported):
         header = pb.ExportHeader(

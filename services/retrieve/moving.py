@@ -73,9 +73,10 @@ async def move(
                 [one.chunk.language for one in chunks],
                 averages,
             )
+            words = await retrieval.field_terms([(new.title, one.chunk) for one in chunks])
             encoded = [
-                EncodedChunk(token, one.chunk, one.dense, sparse)
-                for one, sparse in zip(chunks, terms, strict=True)
+                EncodedChunk(token, one.chunk, one.dense, sparse, said)
+                for one, sparse, said in zip(chunks, terms, words, strict=True)
             ]
             opened = [(token, new)] if not start else []
             await store.stage(key, opened, encoded, attributes)

@@ -20,9 +20,11 @@ from services.retrieve.ports import (
     SparseVector,
     Store,
     StoreQuery,
+    WordQuery,
 )
 from services.retrieve.results import Plan
 from services.retrieve.searches import Reasons, Search
+from services.retrieve.wording import Wording, parse, word_query
 from services.text.language import detect_language
 
 SAME_LANGUAGE = 0.95
@@ -44,6 +46,7 @@ class Planner:
         key: CollectionKey,
         collection: Collection,
         measured: Mapping[str, ArmWeights],
+        reads_words: bool = False,
     ) -> None:
         """Args:
         store: where the collection is.
@@ -52,6 +55,7 @@ class Planner:
         key: its name within its tenant.
         collection: as the caller may read it.
         measured: weights by language, as calibrated.
+        reads_words: whether the sparse arm does: a query may then have operators.
         """
         self._store = store
         self._encoder = encoder
@@ -59,13 +63,16 @@ class Planner:
         self._key = key
         self._collection = collection
         self._measured = measured
+        self._reads_words = reads_words
 
     async def plan(self, request: Search, query: str) -> Plan:
         """Vectors and weights of one query; `Results` sets how many candidates it needs."""
+        wording = parse(query) if self._reads_words else Wording(query, query)
+        query = wording.plain or query
         language = request.language or detect_language(query)
         dense: bytes | None = None
         # A short question takes less time than handing it to a thread.
-        sparse = (
+        sparse = analyzed = (
             self._analyzer.query(query, language)
             if len(query) <= SHORT_QUERY
             else await asyncio.to_thread(self._analyzer.query, query, language)
@@ -77,11 +84,11 @@ class Planner:
             weights = SPARSE_ONLY
         elif request.mode == "dense":
             weights = DENSE_ONLY
-            dense = (await self._encoder.query(query)).dense
+            dense = (await self._encoder.query(query, stream=self._key.tenant)).dense
         elif request.weights is not None:
             weights = request.weights
             if weights.dense:
-                dense = (await self._encoder.query(query)).dense
+                dense = (await self._encoder.query(query, stream=self._key.tenant)).dense
         else:
             weights, dense, dense_languages = await self._weigh(
                 query, language, has_terms=bool(sparse.indices)
@@ -95,9 +102,19 @@ class Planner:
             filter=request.filter,
             dense_languages=dense_languages,
             attributes=request.attributes,
+            words=await self._words(wording, analyzed, sparse) if weights.sparse else None,
         )
         left_out = self._left_out(request, language, weights)
         return Plan(plan, Reasons(query, language, weights, *left_out))
+
+    async def _words(
+        self, wording: Wording, before: SparseVector, after: SparseVector
+    ) -> WordQuery | None:
+        if not self._reads_words:
+            return None
+        if len(wording.plain) <= SHORT_QUERY:
+            return word_query(wording, self._analyzer, before, after)
+        return await asyncio.to_thread(word_query, wording, self._analyzer, before, after)
 
     def _left_out(self, request: Search, language: str, weights: ArmWeights) -> tuple[str, str]:
         """Why the dense and the sparse arm are not asked; empty for one that is."""
@@ -154,7 +171,7 @@ class Planner:
         weights = weigh(unknown=0.0)
         if not weights.dense:
             return weights, None, None  # not worth encoding
-        encoded = await self._encoder.query(query)
+        encoded = await self._encoder.query(query, stream=self._key.tenant)
         weights = weigh(unknown=encoded.unknown)
         covered = covered_languages(facts, languages, self._measured)
         mixed = len(covered) < sum(chunks > 0 for chunks in languages.values())

@@ -1,8 +1,8 @@
 """What retrieve's core needs of the world, and the values that cross these borders.
 
-Four ports: an `EncoderModel` makes vectors, a `Store` keeps and finds chunks, an `Analyzer` makes
-sparse vectors, a `Reranker` orders again (with a `PairModel` where it runs in this process).
-Values are frozen; times are Unix seconds.
+Five ports: an `EncoderModel` makes vectors, a `VectorCache` keeps those of questions, a `Store`
+keeps and finds chunks, an `Analyzer` makes sparse vectors, a `Reranker` orders again (with a
+`PairModel` where it runs in this process). Values are frozen; times are Unix seconds.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -70,6 +70,9 @@ class Collection:
     """Chunks whoever may read them; `documents` and the rest count what the caller may."""
     profile: str = ""
     """What was learned from its chunks, as `services.retrieve.profiles` writes it."""
+    lacks_words: bool = False
+    """Whether the arm that reads words lacks chunks that were indexed without it; until it has
+    them the store's own sparse arm answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,17 @@ class SparseVector:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldTerms:
+    """A chunk's terms by field, in order and repeated, for a sparse arm that reads words."""
+
+    title: tuple[str, ...]
+    heading: tuple[str, ...]
+    body: tuple[str, ...]
+    bigrams: tuple[str, ...]
+    """The character bigrams that an analyser keeps beside its words, of all fields."""
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedChunk:
     """A chunk with its vectors, bound to the document that was announced under `token`."""
 
@@ -123,6 +137,8 @@ class EncodedChunk:
     dense: bytes
     """Little-endian float32."""
     sparse: SparseVector
+    terms: FieldTerms | None = None
+    """None where no sparse arm reads words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +247,30 @@ class ArmWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class Clause:
+    """What a chunk must have: a phrase, or terms in a field."""
+
+    field: str
+    """title, heading or body; empty for any."""
+    words: tuple[str, ...]
+    bigrams: tuple[str, ...]
+    """Of which the same holds, as an alternative: a dictionary may cut the words differently."""
+    phrase: bool
+    """Whether they follow each other, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordQuery:
+    """A query of analysed words."""
+
+    words: tuple[tuple[str, float], ...]
+    """With weights; a chunk needs none of them."""
+    bigrams: tuple[tuple[str, float], ...] = ()
+    clauses: tuple[Clause, ...] = ()
+    """All of which hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoreQuery:
     """A search, with vectors instead of words."""
 
@@ -251,6 +291,8 @@ class StoreQuery:
     """Whether candidates come with their dense vectors."""
     terms: bool = False
     """Whether candidates come with their terms."""
+    words: WordQuery | None = None
+    """What `sparse` says, for an arm that reads words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +470,15 @@ class Store(Protocol):
     ) -> None:
         """Give chunks, named by position, other sparse vectors; those that are gone stay gone."""
 
+    async def add_words(
+        self, key: CollectionKey, terms: Sequence[tuple[int, FieldTerms]], *, last: bool
+    ) -> None:
+        """Give the arm that reads words chunks that it lacks, named by position.
+
+        Args:
+            last: whether it then lacks none.
+        """
+
     async def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
         """Keep a profile; nothing happens when another generation has the name."""
 
@@ -438,20 +489,30 @@ class EncoderFacts:
 
     name: str
     version: str
-    """Changes whenever its vectors do."""
+    """Changes when new vectors no longer compare with old ones; see ADR 19."""
     dimensions: int
+    """Components of a vector; every vector has length 1."""
     max_tokens: int
     """Tokens of an input, special tokens included."""
     special_tokens: int
     """How many of them the tokenizer adds itself."""
     vocabulary: int
+    """Token ids that inputs may have; 0: it takes texts only."""
     languages: tuple[str, ...]
     """ISO 639-1 codes that it represents; empty when not known."""
     tokenizer: bytes = field(repr=False)
-    """Its ``tokenizer.json``."""
+    """The ``tokenizer.json`` that texts for it are cut with."""
     tokenizer_id: str
     """SHA-256 hex of that file."""
     owned_by: str
+    backend: str = ""
+    """What runs it, as settings name it."""
+    precision: str = ""
+    """What it computes in, such as ``bfloat16``; empty when not known."""
+    revision: str = ""
+    """Changes when any vector does, by a prompt or a precision too: caches are keyed by it."""
+    parallel: int = 1
+    """Forward passes of passages that are worth having at a time."""
 
     @property
     def id(self) -> str:
@@ -462,30 +523,76 @@ class EncoderFacts:
         return not self.languages or language in self.languages or language in ("", "und")
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """A tokenised text."""
+EncoderText = str | Sequence[int]
+"""A text, or the ids of its tokens."""
 
-    ids: tuple[int, ...]
-    """Special tokens included."""
-    unknown: float
+
+@dataclass(frozen=True, slots=True)
+class EncoderInput:
+    """An input, ready for a forward pass."""
+
+    content: EncoderText
+    """Token ids, special ones included; the text, prompt included, where a server tokenises it."""
+    tokens: int
+    """How many tokens it has, special ones included; an estimate for a text."""
+    unknown: float = 0.0
     """Share of the tokens that the vocabulary does not know, from 0 to 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What a forward pass made."""
+
+    vectors: Matrix
+    tokens: int | None = None
+    """As a server counted them; None where the inputs' own counts hold."""
+
+
 class EncoderModel(Protocol):
-    """A model that makes vectors of texts. Every method blocks; none is called from the loop."""
+    """A model that makes vectors of texts, in this process or behind a server.
 
-    def load(self) -> EncoderFacts:
-        """Read the model. Raises: FailedPrecondition ENCODER_UNREADABLE."""
+    `services.retrieve.inprocess` has a base for those that block a thread.
+    """
 
-    def tokenize(self, texts: Sequence[str], *, query: bool, truncate: bool) -> list[Tokens]:
-        """Tokens of each text, with the prompt that the model wants for questions or passages."""
+    async def start(self) -> EncoderFacts:
+        """Return when it can encode.
 
-    def wrap(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Put the special tokens around ids that lack them."""
+        Raises:
+            FailedPrecondition: ENCODER_UNREADABLE, and what else only an operator can mend.
+        """
 
-    def forward(self, batch: Sequence[Sequence[int]]) -> Matrix:
-        """Vectors of a batch of token ids."""
+    async def aclose(self) -> None:
+        """Let go of everything."""
+
+    async def prepare(
+        self, inputs: Sequence[EncoderText], *, query: bool, truncate: bool
+    ) -> Sequence[EncoderInput]:
+        """Put the prompt for questions or passages before texts, and special tokens around ids.
+
+        Args:
+            truncate: cut texts to `EncoderFacts.max_tokens`.
+        """
+
+    async def encode(self, batch: Sequence[EncoderInput], *, query: bool) -> Forward:
+        """Vectors of length 1 for a batch. May be called again before it has returned.
+
+        Args:
+            query: whether somebody waits for it: it then overtakes passes that are under way,
+                where the model can.
+        """
+
+
+class VectorCache(Protocol):
+    """Keeps query vectors for all processes. Losing what it keeps costs time only."""
+
+    async def get(self, key: str) -> bytes | None:
+        """What was put under a key; None also when it cannot say so in good time."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep a value soon; returns at once and never fails."""
+
+    async def aclose(self) -> None:
+        """Let go of everything."""
 
 
 class Analyzer(Protocol):
@@ -514,6 +621,10 @@ class Analyzer(Protocol):
 
     def query(self, text: str, language: str) -> SparseVector:
         """Terms with the weights of their fields; empty when the text has none."""
+
+    def fields(self, text: str) -> tuple[Sequence[str], Sequence[str]]:
+        """Words, and character bigrams kept apart from them, in order; `term_id` of them are the
+        ids in the vectors."""
 
 
 @dataclass(frozen=True, slots=True)

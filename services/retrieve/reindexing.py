@@ -21,6 +21,7 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     NewCollection,
+    Published,
 )
 from services.runtime.errors import Aborted, AlreadyExists, NotFound, PermissionDenied
 
@@ -155,7 +156,7 @@ class Reindexing:
         added = 0
         try:
             async for outcome in indexing.run(self._missing()):
-                added += outcome.status == "indexed"
+                added += isinstance(outcome, Published) and outcome.status == "indexed"
                 self._progress = replace(
                     self._progress,
                     documents=started.documents + added,

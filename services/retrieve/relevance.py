@@ -62,9 +62,8 @@ async def measure(encoder: Encoder) -> Scale:
     texts = [one for one in _UNRELATED if encoder.facts.covers(detect_language(one))]
     if len(texts) < 2:
         return Scale(0.0)
-    tokens = await encoder.tokenize(texts)
-    vectors = await encoder.encode([one.ids for one in tokens], first=True)
-    return Scale(_mean_cosine(vectors, [detect_language(one) for one in texts]))
+    encoded = await encoder.encode(await encoder.prepare(texts), query=True)
+    return Scale(_mean_cosine(encoded.vectors, [detect_language(one) for one in texts]))
 
 
 def _mean_cosine(vectors: Matrix, languages: Sequence[str]) -> float:

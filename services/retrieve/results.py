@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
 
 from services.retrieve.diversity import diversify, term_similarity, vector_similarity
 from services.retrieve.highlights import QueryTerms, highlight, query_terms
@@ -52,6 +53,10 @@ _RANK_CONSTANT = 60
 """The k of reciprocal rank fusion (Cormack et al., SIGIR 2009), for the rankings of queries."""
 _SIMULTANEOUS = 8
 """Documents whose neighbours are read at once."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +142,25 @@ class Results:
         while True:
             places = await self._places(size)
             above = self._above(places)
-            if self._reranking is None:
-                chosen = await asyncio.to_thread(self._choose, above, wanted)
-            else:
-                chosen = await asyncio.to_thread(self._kept, above, wanted)
+            choose = self._choose if self._reranking is None else self._kept
+            chosen = await self._run(choose, above, wanted)
             if len(above) < size or size >= MAX_POOL or self._enough(chosen):
                 break
             size = min(4 * size, MAX_POOL)  # the first candidates were of few documents
         if self._reranking is not None:
             chosen, outcome = await self._reranked(self._reranking, chosen)
-            chosen = await asyncio.to_thread(self._cut, chosen)
-        hits = await asyncio.to_thread(self._hits, chosen, wanted)
+            chosen = await self._run(self._cut, chosen)
+        hits = await self._run(self._hits, chosen, wanted)
         if self._search.neighbors:
             hits = await self._with_neighbors(hits)
         reasons = [plan.reasons for plan in self._plans] if self._search.explain else ()
         return Found(hits, self._plans[0].reasons.weights, reasons, len(places), outcome)
+
+    async def _run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run in a thread what reads texts or terms; the rest takes less time than a thread."""
+        if self._picky or self._reads_terms:
+            return await asyncio.to_thread(function, *arguments, **named)
+        return function(*arguments, **named)
 
     # Candidates
 

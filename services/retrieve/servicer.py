@@ -12,7 +12,7 @@ from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
 from services.retrieve import messages, ports
 from services.retrieve.core import DEFAULT_ENCODER_ALIAS, Retrieval, visible
 from services.retrieve.exporting import export
-from services.retrieve.indexing import Indexing
+from services.retrieve.indexing import Indexing, Staged
 from services.retrieve.moving import move
 from services.retrieve.reindexing import Reindexing
 from services.retrieve.reranking import DEFAULT_RERANKER_ALIAS
@@ -67,6 +67,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             model=request.model,
             query=request.input_type == pb.INPUT_TYPE_QUERY,
             dimensions=request.dimensions,
+            tenant=current_caller().tenant,
         )
         return pb.EmbedResponse(
             embeddings=[pb.Embedding(values=row.tolist()) for row in embedded.vectors],
@@ -110,9 +111,15 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             _key(header.collection).name,
             caller.attributes,
             messages.origin(header.origin) if header.HasField("origin") else None,
+            hold=header.hold,
         )
         try:
             async for outcome in indexing.run(messages.frames(frames)):
+                if isinstance(outcome, Staged):
+                    if header.progress:
+                        progress = pb.IndexProgress(chunks=outcome.chunks)
+                        yield pb.IndexDocumentsResponse(progress=progress)
+                    continue
                 yield pb.IndexDocumentsResponse(
                     id=outcome.id,
                     chunks=outcome.chunks,
@@ -319,7 +326,10 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
-        return pb.GetServerInfoResponse(version=VERSION, backends=dict(self._backends))
+        backends = dict(self._backends)
+        if chosen := self._retrieval.encoder.backend:
+            backends["embedding_backend"] = chosen
+        return pb.GetServerInfoResponse(version=VERSION, backends=backends)
 
 
 def _key(collection: str) -> ports.CollectionKey:

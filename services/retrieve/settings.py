@@ -16,28 +16,80 @@ class RetrieveSettings(RuntimeSettings):
     service: ClassVar[str] = "retrieve"
 
     embedding_backend: str = Field(
-        "sentence-transformers",
+        "auto",
         validation_alias=AliasChoices("RAGMESH_EMBEDDING_BACKEND", "EMBEDDING_BACKEND"),
     )
-    """What computes embeddings."""
+    """What computes embeddings: `sentence-transformers` (torch), `onnx`, `openvino`, `openai` (any
+    server of its protocol), `nim`. auto: the fastest that is installed at torch's quality, which on
+    a CPU is openvino, then onnx."""
     embedding_model: str = Field(
         "", validation_alias=AliasChoices("RAGMESH_EMBEDDING_MODEL", "EMBEDDING_MODEL")
     )
-    """A folder or a hub id; empty for the packaged all-MiniLM-L6-v2."""
+    """A folder or a hub id; empty for the packaged all-MiniLM-L6-v2. Of a server, the model's name
+    there."""
+    embedding_url: str = Field(
+        "", validation_alias=AliasChoices("RAGMESH_EMBEDDING_URL", "EMBEDDING_URL")
+    )
+    """Where an embedding server is, such as ``http://tei:8080/v1``; empty: OpenAI's own,
+    for `openai`."""
+    embedding_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("RAGMESH_EMBEDDING_API_KEY", "EMBEDDING_API_KEY"),
+    )
+    """Its key; empty: OPENAI_API_KEY for `openai` without a URL, NIM_API_KEY or NGC_API_KEY for
+    `nim`."""
+    openai_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=AliasChoices("RAGMESH_OPENAI_API_KEY", "OPENAI_API_KEY")
+    )
+    """OpenAI's key; sent to OpenAI only."""
+    nim_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("RAGMESH_NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY"),
+    )
+    """Key of NIM, for embedding and reranking, where theirs is not set."""
+    embedding_timeout: Annotated[float, Field(gt=0, le=600)] = 60.0
+    """Seconds of silence after which an embedding server is given up."""
+    embedding_parallel: Annotated[int, Field(ge=1, le=64)] = 4
+    """Requests with passages that an embedding server gets at a time."""
+    embedding_batch: Annotated[int, Field(ge=1, le=2048)] = 32
+    """Texts of one request to an embedding server; TEI takes 32 unless it is told otherwise."""
+    embedding_dimensions: Annotated[int, Field(ge=0)] = 0
+    """Dimensions to ask an embedding server for, where the model can be cut; 0: all it has."""
+    embedding_max_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens that an embedding server's model reads; 0: 512."""
+    embedding_tokenizer: Path | None = None
+    """The ``tokenizer.json`` of an embedding server's model, or the folder it is in, to cut
+    documents with; unset: tokens are estimated, rather too many."""
+    embedding_revision: str = ""
+    """Any word; a new one tells that an embedding server's model has changed under its name."""
+    embedding_query_prompt: str | None = None
+    """What stands before a question, such as ``query: ``; unset: what the model's files say."""
+    embedding_passage_prompt: str | None = None
+    """What stands before a passage, such as ``passage: ``; unset: what the model's files say."""
     embedding_languages: tuple[str, ...] = ()
     """Languages that the encoder represents, as a JSON list; empty: as its model card says."""
     embedding_device: str = "cpu"
     """Device as torch names it: ``cpu``, ``cuda``, ``cuda:1``."""
-    embedding_precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where the processor computes in it, else float32."""
+    embedding_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """auto: bfloat16 where processor and back-end compute in it, else float32. int8: with `onnx`
+    only; its vectors are another encoder's."""
     embedding_threads: Annotated[int, Field(ge=0)] = 0
     """Threads of a forward pass; 0: as many as cores, at most 4."""
     embedding_batch_tokens: Count = 2048
-    """Tokens of a forward pass, padding included; a question waits for at most one."""
+    """Tokens of a forward pass, padding included."""
     embedding_queue: Count = 4096
     """Inputs that may wait; more are refused with ENCODER_BUSY."""
     query_cache: Annotated[int, Field(ge=0)] = 4096
-    """Query embeddings that are kept."""
+    """Query embeddings that are kept in memory."""
+    redis_url: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("RAGMESH_REDIS_URL", "REDIS_URL")
+    )
+    """``redis://``, ``rediss://`` or ``unix://``, where replicas share query embeddings; unset:
+    each keeps its own."""
+    query_cache_redis_timeout: Annotated[float, Field(gt=0, le=5)] = 0.02
+    """Seconds that a question waits for Redis, before it is encoded instead."""
+    query_cache_ttl: Annotated[int, Field(ge=1)] = 7 * 24 * 3600
+    """Seconds that Redis keeps a query embedding."""
 
     reranker_backend: str = Field(
         "", validation_alias=AliasChoices("RAGMESH_RERANKER_BACKEND", "RERANKER_BACKEND")
@@ -57,11 +109,6 @@ class RetrieveSettings(RuntimeSettings):
         SecretStr(""), validation_alias=AliasChoices("RAGMESH_RERANKER_API_KEY", "RERANKER_API_KEY")
     )
     """A server's key, where it wants one."""
-    nim_api_key: SecretStr = Field(
-        SecretStr(""),
-        validation_alias=AliasChoices("RAGMESH_NIM_API_KEY", "NIM_API_KEY", "NGC_API_KEY"),
-    )
-    """Key of NIM, where the one above is not set."""
     reranker_languages: tuple[str, ...] = ()
     """Languages that the reranker reads, as a JSON list; empty: as its model card says, else all. A
     query in another language is answered without it."""
@@ -89,8 +136,9 @@ class RetrieveSettings(RuntimeSettings):
     )
     """``edge://PATH``; without a path, ``retrieve`` in the data folder. ``grpc://HOST:6334`` or
     ``http://HOST:6333`` for a Qdrant server or cluster (``grpcs``, ``https`` with TLS), which any
-    number of replicas may share. ``qdrant+local://PATH`` (without a path, ``qdrant`` there) is for
-    small collections, ``memory://`` for tests: it keeps nothing."""
+    number of replicas may share. ``faiss://PATH`` (``faiss://local``: ``faiss`` there) holds open
+    collections in memory, ``qdrant+local://PATH`` (without a path, ``qdrant`` there) is for small
+    collections, ``memory://`` for tests: it keeps nothing."""
     vector_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=AliasChoices("RAGMESH_VECTOR_API_KEY", "VECTOR_API_KEY")
     )
@@ -126,11 +174,20 @@ class RetrieveSettings(RuntimeSettings):
     sparse_backend: str = Field(
         "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
     )
-    """Where the sparse arm lives: in the vector engine."""
+    """Where the sparse arm lives: ``engine``, the vector engine; ``whoosh``, an index of words
+    beside a store that one process owns, with "phrases" and ``title:``, ``heading:`` and ``body:``
+    in queries, and slower (ADR 24)."""
     analyzer: Literal["auto", "morphemes", "terms"] = "auto"
     """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
-    open_shards: Count = 64
-    """Collections that are open at once; the longest unused is closed."""
+    open_shards: Annotated[int, Field(ge=1, le=800)] = 128
+    """Collections that are open at once; the longest unused is closed. One costs a thread, a file
+    descriptor, some 75 of the 65,530 memory maps that Linux gives a process, 1 MB of memory and,
+    until the kernel wants it back, some 15 MB of page cache."""
+    merge_points: Annotated[int, Field(ge=1000)] = 10_000
+    """Chunks of an embedded collection that are searched without an index (about 0.6 ms); then they
+    are merged into an indexed run, in the background."""
+    merge_threads: Count = 1
+    """Threads that build such an index, at the lowest priority."""
     max_collections: Count = 1000
     """Collections of one tenant."""
     chunk_tokens: Count = 250

@@ -1,6 +1,8 @@
 """What of a chunk is embedded, analysed and reranked."""
 
-from services.retrieve.ports import Chunk, StoredChunk
+from collections.abc import Sequence
+
+from services.retrieve.ports import Analyzer, Chunk, FieldTerms, StoredChunk
 from services.text.normalize import normalize
 
 _CONTEXT_CHARACTERS = 200
@@ -23,3 +25,23 @@ def _in_context(title: str, heading: str, text: str) -> str:
         if part and not text.startswith(part)
     ]
     return "\n".join((*context, text))
+
+
+def all_field_terms(analyzer: Analyzer, chunks: Sequence[tuple[str, Chunk]]) -> list[FieldTerms]:
+    """Terms of chunks, given with their documents' titles, field by field."""
+    return [field_terms(analyzer, title, chunk) for title, chunk in chunks]
+
+
+def field_terms(analyzer: Analyzer, title: str, chunk: Chunk) -> FieldTerms:
+    """A chunk's terms, field by field."""
+    parts = [
+        analyzer.fields(part)
+        for part in (
+            title[:_CONTEXT_CHARACTERS],
+            chunk.heading[:_CONTEXT_CHARACTERS],
+            chunk.normalized_text,
+        )
+    ]
+    title_words, heading_words, body_words = (tuple(words) for words, _ in parts)
+    bigrams = tuple(one for _, found in parts for one in found)
+    return FieldTerms(title_words, heading_words, body_words, bigrams)

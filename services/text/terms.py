@@ -5,7 +5,7 @@ import threading
 from functools import lru_cache
 from importlib.resources import files
 
-import snowballstemmer  # type: ignore[import-untyped]
+import snowballstemmer
 
 from services.text.normalize import normalize
 

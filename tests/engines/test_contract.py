@@ -25,6 +25,7 @@ from tests.contract.infer.test_engines import (  # noqa: F401 - collected here w
     test_logprobs_cover_the_text,
     test_many_at_once_do_not_mix,
     test_models_are_listed_and_answer_by_their_own_name,
+    test_the_documentation_says_what_it_claims,
     test_the_known_answer_arrives_whole,
     test_what_is_claimed_works_and_the_rest_is_refused_by_name,
 )

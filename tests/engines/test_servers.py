@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from services.infer.adapters.litellm import LiteLlmSettings
 from services.infer.adapters.llamacpp import LlamaCppSettings
 from services.infer.adapters.vllm import VllmSettings
 from services.infer.ports import (
@@ -79,7 +82,34 @@ async def llamacpp_server() -> AsyncIterator[Rig]:
         yield KnownAnswerRig(LlamaCppSettings(url=f"http://127.0.0.1:{port}"))
 
 
-SERVERS: Mapping[str, Row] = {"llamacpp": llamacpp_server, "vllm": vllm_server}
+@asynccontextmanager
+async def litellm_proxy() -> AsyncIterator[Rig]:
+    """The proxy in front of vLLM."""
+    python, port = interpreter("TEST_LITELLM_PYTHON", "litellm"), free_port()
+    async with vllm_server() as upstream:
+        url = getattr(upstream.settings, "url", "")
+        where = {"model": "hosted_vllm/tiny", "api_base": url, "api_key": KEY}
+        models = [{"model_name": "tiny", "litellm_params": where}]
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "lite.yaml"
+            settings = {"num_retries": 0, "master_key": f"sk-{KEY}"}
+            config.write_text(json.dumps({"model_list": models, "general_settings": settings}))
+            command = [
+                str(Path(python).parent / "litellm"), "--config", str(config),
+                "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1",
+            ]  # fmt: skip
+            quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+            with serving(command, f"http://127.0.0.1:{port}/health/liveliness", quiet):
+                yield KnownAnswerRig(
+                    LiteLlmSettings(url=f"http://127.0.0.1:{port}", api_key=SecretStr(f"sk-{KEY}"))
+                )
+
+
+SERVERS: Mapping[str, Row] = {
+    "litellm": litellm_proxy,
+    "llamacpp": llamacpp_server,
+    "vllm": vllm_server,
+}
 
 
 @pytest_asyncio.fixture(params=sorted(SERVERS), scope="module", loop_scope="module")

@@ -194,7 +194,7 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
     """Of every search; None for `found` with ranks."""
     embeds: list[retrieve_pb2.EmbedRequest] = field(default_factory=list)
     reranks: list[retrieve_pb2.RerankRequest] = field(default_factory=list)
-    reranker: bool = True
+    reranker: bool = False
     reranked: retrieve_pb2.Reranking | None = None
     """What searches that ask for it say of the reranker; their hits are turned round then."""
     rerank_tokens: int = 12
@@ -280,14 +280,19 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
 
     async def IndexDocuments(self, request_iterator, context):
         known: dict = {}
+        held: list = []
+        hold = False
         document, chunks = None, list[retrieve_pb2.IndexChunk]()
         async for request in request_iterator:
             match request.WhichOneof("frame"):
                 case "header":
                     known = self.documents(request.header.collection)
                     self.headers.append(request.header)
+                    hold = request.header.hold
                 case "document":
                     document, chunks = request.document, []
+                case "end":
+                    hold = False
                 case "chunks":
                     chunks.extend(request.chunks.chunks)
             if document is not None and len(chunks) == document.chunk_count:
@@ -302,7 +307,9 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
                     bytes=document.bytes,
                     access=document.access,
                 )
-                known[document.id] = (stored, chunks)
+                held.append((document.id, stored, chunks))
+                if not hold:
+                    known.update((id, (one, its)) for id, one, its in held)
                 status = (
                     retrieve_pb2.INDEX_STATUS_REPLACED
                     if replaced
@@ -315,6 +322,8 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
                     embedded_chunks=sum(not chunk.vector for chunk in chunks),
                 )
                 document = None
+        if not hold:
+            known.update((id, (one, its)) for id, one, its in held)
 
     async def ExportDocuments(self, request, context):
         self.exports.append(request)

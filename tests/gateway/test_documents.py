@@ -99,12 +99,14 @@ async def test_files(gateway):
 async def test_metadata_for_each_file(gateway):
     await gateway.collection()
     files = [("file", ("a.md", b"A")), ("file", ("b.md", b"B"))]
-    metadata = '[{"id": "one", "title": "First"}, {"id": "two"}]'
+    metadata = '[{"id": "one", "title": "First"}, {"id": "two", "source": "https://x/b"}]'
     made = (await gateway.client.post(PATH, files=files, data={"metadata": metadata})).json()
     assert [each["id"] for each in made["documents"]] == ["one", "two"]
     document = (await gateway.client.get(f"{PATH}/one")).json()
     assert (document["title"], document["source"]) == ("First", "a.md")
     assert document["metadata"] == {"title": "First"}
+    document = (await gateway.client.get(f"{PATH}/two")).json()
+    assert (document["source"], document["metadata"]) == ("https://x/b", {"source": "https://x/b"})
 
 
 async def test_texts(gateway):

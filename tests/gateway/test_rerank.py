@@ -36,6 +36,7 @@ def applied():
 async def gateway(tmp_path):
     async with running(tmp_path) as started:
         await started.collection()
+        started.mesh.retrieve.reranker = True
         started.mesh.retrieve.reranked = applied()
         yield started
 
@@ -180,6 +181,7 @@ async def test_tokens_are_counted(gateway):
 
 async def test_tokens_are_limited(tmp_path):
     async with running(tmp_path, tenant_tokens_per_minute=20) as gateway:
+        gateway.mesh.retrieve.reranker = True
         body = {"query": "tea", "documents": ["Tea is hot."]}
         response = await gateway.post("/v1/rerank", body)
         assert response.status_code == 200

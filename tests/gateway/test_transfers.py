@@ -2,6 +2,7 @@
 
 import base64
 import json
+from urllib.parse import quote
 
 import httpx_sse
 import pytest
@@ -192,6 +193,13 @@ async def test_a_document_is_changed(gateway):
         "c", "C", False, True,
     )  # fmt: skip
     assert (await gateway.client.get(f"{PATH}/documents/c")).status_code == 200
+    address = "https://example.com//a b/c?d=e%2F&f=ガ#g"
+    response = await gateway.client.patch(f"{PATH}/documents/c", json={"id": address})
+    assert response.json()["id"] == address
+    response = await gateway.client.patch(
+        f"{PATH}/documents/{quote(address, safe='')}", json={"id": "c"}
+    )
+    assert response.json()["id"] == "c", "an address is an id like any other"
     for wrong in ({"colour": 1}, {"id": ""}, {"metadata": {"access": ["user:a"]}}):
         response = await gateway.client.patch(f"{PATH}/documents/c", json=wrong)
         assert response.status_code == 400, wrong

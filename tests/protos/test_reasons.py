@@ -26,6 +26,9 @@ AT_START = {
     "PACKAGE_MISSING",
     "DATA_IN_USE",
     "DATA_TOO_NEW",
+    "DATA_TOO_OLD",
+    "ENGINE_TOO_OLD",
+    "VECTOR_CA_UNREADABLE",
     "DATA_UNREADABLE",
     "NOT_IN_THIS_VERSION",
     "SETTING_REQUIRED",
@@ -35,6 +38,7 @@ AT_START = {
     "MODEL_PATH_UNREADABLE",
     "URL_INVALID",
     "CA_FILE_UNREADABLE",
+    "CONFIG_UNREADABLE",
 }
 # Raised by what infer's registry of models will be; its service is not served yet.
 PLANNED = {"admin.proto"}

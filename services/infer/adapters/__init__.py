@@ -9,16 +9,20 @@ settings of all providers are read, so it imports without its vendor's package: 
 from collections.abc import Mapping
 
 REGISTRY: Mapping[str, str] = {
+    "aira": "services.infer.adapters.aira:AiraEngine",
     "azure": "services.infer.adapters.azure:AzureEngine",
     "extractive": "services.infer.adapters.extractive:ExtractiveEngine",
+    "litellm": "services.infer.adapters.litellm:LiteLlmEngine",
     "llamacpp": "services.infer.adapters.llamacpp:LlamaCppEngine",
     "nim": "services.infer.adapters.nim:NimEngine",
+    "ollama": "services.infer.adapters.ollama:OllamaEngine",
     "openai": "services.infer.adapters.openai:OpenAIEngine",
     "scripted": "services.infer.adapters.scripted:ScriptedEngine",
     "sglang": "services.infer.adapters.sglang:SglangEngine",
     "tgi": "services.infer.adapters.tgi:TgiEngine",
-    "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
     "transformers": "services.infer.adapters.transformers:TransformersEngine",
+    "triton": "services.infer.adapters.triton:TritonEngine",
+    "trtllm": "services.infer.adapters.trtllm:TrtllmEngine",
     "vllm": "services.infer.adapters.vllm:VllmEngine",
     "vllm-local": "services.infer.adapters.vllm_local:VllmLocalEngine",
 }
@@ -26,11 +30,7 @@ REGISTRY: Mapping[str, str] = {
 
 PLANNED = frozenset(
     {
-        "aira",
         "anthropic",
-        "litellm",
-        "ollama",
-        "triton",
     }
 )
 """Providers that a later version brings: asking for one stops the start and says so."""

@@ -29,6 +29,8 @@ class Meaning(NamedTuple):
     message: str
     retry_after: float | None = None
     """Seconds, where the server names none and a retry helps."""
+    field: str | None = None
+    """What is at fault, where the server does not say."""
 
 
 REFUSED = Meaning(InvalidArgument, "PARAMETER_INVALID", "The engine refused the request.")
@@ -48,7 +50,9 @@ OUT_OF_QUOTA = Meaning(
     "ENGINE_QUOTA_EXCEEDED",
     "The mesh's account with the engine's provider is used up; the operator has to renew it.",
 )
-NO_MODEL = Meaning(NotFound, "MODEL_NOT_FOUND", "The engine does not have this model.")
+NO_MODEL = Meaning(
+    NotFound, "MODEL_NOT_FOUND", "The engine does not have this model.", field="model"
+)
 WRONG_ADDRESS = Meaning(
     Unavailable, "ENGINE_UNAVAILABLE", "The engine's address serves no such route."
 )
@@ -173,9 +177,9 @@ class ErrorTable:
         meaning = self._meaning(status, said)
         if meaning is TOO_LONG:
             return too_long(*self._lengths(said.message))
-        field = "model" if meaning is NO_MODEL else said.field
+        field = meaning.field or said.field
         message = meaning.message
-        if field and meaning in (REFUSED, UNSUPPORTED):
+        if field and not meaning.field and meaning in (REFUSED, UNSUPPORTED):
             message = f"{message[:-1]}: {field}."
         delay = self.delay(headers or {})
         return meaning.kind(
@@ -227,6 +231,8 @@ def _keys(*values: Any) -> tuple[str, ...]:
 
 
 def _field(value: Any) -> str | None:
+    if isinstance(value, str):
+        value = value.removeprefix("body.")
     return value if isinstance(value, str) and _FIELD.fullmatch(value) else None
 
 

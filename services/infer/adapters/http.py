@@ -13,7 +13,9 @@ import orjson
 
 from services.infer.adapters.failures import BAD, CUT, DOWN, LATE, failure
 from services.infer.settings import ServerSettings
+from services.runtime.context import REQUEST_ID_KEY, current_request_id
 from services.runtime.errors import FailedPrecondition, RagmeshError
+from services.runtime.traces import inject
 
 OK = 200
 _KEEP_ALIVE = 30.0
@@ -85,12 +87,14 @@ class HttpServer:
         headers: Mapping[str, str] | None = None,
         connect_timeout: float | None = None,
         ca_file: Path | None = None,
+        proxy: str = "",
     ) -> None:
         """Args:
         url: the base of every path.
         headers: sent with every request.
         connect_timeout: seconds to open a connection; None: 5.
         ca_file: certificate of the authority that signed the server's.
+        proxy: URL of an HTTP proxy; empty: none.
 
         Raises:
             FailedPrecondition: URL_INVALID, CA_FILE_UNREADABLE.
@@ -103,6 +107,7 @@ class HttpServer:
         self._headers = dict(headers or {})
         self._connect_timeout = 5.0 if connect_timeout is None else connect_timeout
         self._tls = _tls(ca_file)
+        self._proxy = proxy or None
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -114,6 +119,7 @@ class HttpServer:
             headers=headers,
             connect_timeout=settings.connect_timeout,
             ca_file=settings.ca_file,
+            proxy=settings.proxy,
         )
 
     async def request(
@@ -146,13 +152,16 @@ class HttpServer:
     ) -> AsyncGenerator[Reply, None]:
         """Ask and read the answer as it comes. Arguments and errors as `request`; errors come
         while the body is read as well."""
-        sent = {"content-type": "application/json", **(headers or {})}
+        sent = {**_call_headers(), **(headers or {})}
+        if body is not None:
+            sent["content-type"] = "application/json"
         try:
             async with self._client().request(
                 method,
                 path if "://" in path else self.url + path,
                 data=None if body is None else orjson.dumps(body),
-                headers=sent if body is not None else headers,
+                headers=sent,
+                proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(timeout, sock_connect=self._connect_timeout),
                 allow_redirects=False,
             ) as response:
@@ -174,13 +183,20 @@ class HttpServer:
                 connector=aiohttp.TCPConnector(
                     limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=self._tls or True
                 ),
-                headers=self._headers,
+                # A compressed stream would come in blocks instead of by the event.
+                headers={"accept-encoding": "identity", **self._headers},
                 # Only settings classes read the environment: no proxies, no .netrc.
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
             )
         return self._session
+
+
+def _call_headers() -> dict[str, str]:
+    """The request id and the trace of the call that is being served, for the server's own log."""
+    request_id = current_request_id()
+    return {REQUEST_ID_KEY: request_id, **inject()} if request_id else inject()
 
 
 def network_error(error: Exception) -> RagmeshError:

@@ -50,6 +50,7 @@ NUMBERS = (
     ),
     re.compile(r"tokens? \((?P<needed>[\d,]+)\) exceeds? .*?\((?P<limit>[\d,]+)\)", re.I),
     re.compile(r"Requested tokens \((?P<needed>\d+)\) exceed context window of (?P<limit>\d+)"),
+    re.compile(r"max_tokens=(?P<needed>\d+) .*?max_model_len=(?P<limit>\d+)"),
     re.compile(r"maximum context length (?:is|of) (?P<limit>\d+)", re.I),
 )
 """Of OpenAI's, vLLM's and llama-cpp-python's wording."""

@@ -3,7 +3,7 @@ small class in a file of its own that says what differs."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, ClassVar
 
 from services.infer.adapters.failures import (
@@ -26,11 +26,13 @@ from services.infer.adapters.http import (
 )
 from services.infer.adapters.openai_body import body_of, events_of
 from services.infer.adapters.openai_errors import OPENAI_ERRORS
+from services.infer.adapters.prometheus import total
 from services.infer.adapters.sse import EventSplitter
 from services.infer.ports import (
     Capabilities,
     Delta,
     EngineEvent,
+    EngineLoad,
     Finish,
     GenerateRequest,
     ModelInfo,
@@ -88,6 +90,7 @@ class OpenAIProtocolEngine:
         )
         self._listing: tuple[float, Sequence[ModelInfo] | RagmeshError] | None = None
         self._listing_lock = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     @classmethod
     def from_settings(cls, settings: ServerSettings) -> "OpenAIProtocolEngine":
@@ -155,6 +158,23 @@ class OpenAIProtocolEngine:
         if answer.status != OK:
             raise failure(DOWN)
 
+    async def read_load(
+        self, running: Sequence[str], waiting: Sequence[str], cache: Sequence[str] = ()
+    ) -> EngineLoad:
+        """What ``/metrics``, beside ``/v1``, says, each figure under one of its names.
+
+        Raises:
+            RagmeshError: there is no such page.
+        """
+        url = without_version(self.server.url) + "/metrics"
+        answer = await self.server.request("GET", url, timeout=ASKING_TIMEOUT)
+        if answer.status != OK:
+            raise self.errors.error(answer.status, answer.body, answer.headers)
+        page = answer.body.decode(errors="replace")
+        return EngineLoad(
+            _whole(total(page, running)), _whole(total(page, waiting)), total(page, cache)
+        )
+
     async def counted(self, path: str, body: Any) -> Any:
         """Ask a route beside ``/v1`` that counts tokens, and parse its answer.
 
@@ -170,6 +190,10 @@ class OpenAIProtocolEngine:
     # the port
 
     async def models(self) -> Sequence[ModelInfo]:
+        known = self._listing[1] if self._listing else None
+        if known is not None and not isinstance(known, RagmeshError):
+            self._refresh()  # nobody waits for a list that is only old
+            return known
         try:
             return await self._listed(_LISTING_AGE)
         except RagmeshError:
@@ -179,6 +203,10 @@ class OpenAIProtocolEngine:
         await self.check()
 
     async def aclose(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._refreshing
         await self.server.aclose()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
@@ -222,6 +250,23 @@ class OpenAIProtocolEngine:
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise failure(BAD) from error
 
+    def _refresh(self) -> None:
+        """List the models anew, in the background, when the list has grown old."""
+        clock = asyncio.get_running_loop().time
+        busy = self._refreshing is not None and not self._refreshing.done()
+        if busy or self._listing is None or clock() - self._listing[0] <= _LISTING_AGE:
+            return
+        self._refreshing = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        known = self._listing
+        with suppress(RagmeshError):
+            await self._listed(_LISTING_AGE)
+            return
+        clock = asyncio.get_running_loop().time
+        if known is not None:  # an engine that is too busy to list may still answer
+            self._listing = (clock() - _LISTING_AGE + _READY_AGE, known[1])
+
     async def _listed(self, age: float) -> Sequence[ModelInfo]:
         """The server's models, from memory when they are at most `age` seconds old.
 
@@ -241,6 +286,10 @@ class OpenAIProtocolEngine:
         if isinstance(listed, RagmeshError):
             raise listed
         return listed
+
+
+def _whole(count: float | None) -> int | None:
+    return None if count is None else int(count)
 
 
 async def _bursts(reply: Reply) -> AsyncGenerator[list[bytes], None]:

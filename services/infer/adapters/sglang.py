@@ -15,7 +15,7 @@ from services.infer.adapters.failures import OVERLOADED, ErrorTable
 from services.infer.adapters.http import OK, without_version
 from services.infer.adapters.openai_errors import CODES, NUMBERS, PATTERNS
 from services.infer.adapters.openai_protocol import ASKING_TIMEOUT, FAMILY, OpenAIProtocolEngine
-from services.infer.ports import GenerateRequest, GuideKind, ModelInfo
+from services.infer.ports import EngineLoad, GenerateRequest, GuideKind, ModelInfo
 from services.infer.settings import ServerSettings
 
 _NUMBERS = (
@@ -64,6 +64,12 @@ class SglangEngine(OpenAIProtocolEngine):
     async def check(self) -> None:
         await self.healthy("/health")
         await super().check()
+
+    async def load_now(self) -> EngineLoad:
+        """Told where the server runs with ``--enable-metrics``."""
+        return await self.read_load(
+            ["sglang:num_running_reqs"], ["sglang:num_queue_reqs"], ["sglang:token_usage"]
+        )
 
     async def list_models(self) -> Sequence[ModelInfo]:
         models = await super().list_models()

@@ -29,6 +29,7 @@ from services.infer.adapters.openai_protocol import ASKING_TIMEOUT, FAMILY, Open
 from services.infer.lengths import too_long
 from services.infer.ports import (
     EngineEvent,
+    EngineLoad,
     FormatType,
     GenerateRequest,
     GuideKind,
@@ -134,6 +135,9 @@ class TgiEngine(OpenAIProtocolEngine):
 
     async def check(self) -> None:
         await self.healthy("/health")
+
+    async def load_now(self) -> EngineLoad:
+        return await self.read_load(["tgi_batch_current_size"], ["tgi_queue_size"])
 
     async def list_models(self) -> Sequence[ModelInfo]:
         url = without_version(self.server.url) + "/info"

@@ -9,14 +9,36 @@ from typing import Any
 
 from pydantic_settings import SettingsConfigDict
 
-from services.infer.adapters.failures import BAD, OVERLOADED, UNSUPPORTED, ErrorTable, failure
+from services.infer.adapters.failures import (
+    BAD,
+    OVERLOADED,
+    REFUSED,
+    UNSUPPORTED,
+    ErrorTable,
+    failure,
+)
 from services.infer.adapters.openai_body import messages_of
 from services.infer.adapters.openai_errors import CODES, NUMBERS, PATTERNS
 from services.infer.adapters.openai_protocol import FAMILY, OpenAIProtocolEngine
-from services.infer.ports import GenerateRequest, GuideKind, Task
+from services.infer.ports import EngineLoad, GenerateRequest, GuideKind, Task
 from services.infer.settings import ServerSettings
 
-_NO_TOOLS = re.compile(r"--enable-auto-tool-choice|--tool-call-parser")
+# A server that was started without a tool parser, a model that reads no images, and a guide that
+# is none, in its words.
+_WORDS = (
+    (
+        re.compile(r"--enable-auto-tool-choice|--tool-call-parser"),
+        UNSUPPORTED._replace(message="The engine's server calls no tools.", field="tools"),
+    ),
+    (
+        re.compile(r"not a multimodal model|[Aa]t most 0 image"),
+        UNSUPPORTED._replace(message="The model reads no images.", field="messages"),
+    ),
+    (
+        re.compile(r"^Grammar error|[Ii]nvalid (?:grammar|regex)|compile grammar"),
+        REFUSED._replace(message="The guide cannot be read.", field="structured_outputs"),
+    ),
+)
 
 
 class VllmSettings(ServerSettings):
@@ -35,7 +57,7 @@ class VllmEngine(OpenAIProtocolEngine):
     can = replace(FAMILY, guides=frozenset(GuideKind), prefill=True, counts_tokens=True)
     errors = ErrorTable(
         {**CODES, "engineoverloaded": OVERLOADED},
-        ((_NO_TOOLS, UNSUPPORTED), *PATTERNS),
+        (*_WORDS, *PATTERNS),
         numbers=NUMBERS,
     )
 
@@ -52,6 +74,13 @@ class VllmEngine(OpenAIProtocolEngine):
     async def check(self) -> None:
         await self.healthy("/health")
         await super().check()
+
+    async def load_now(self) -> EngineLoad:
+        return await self.read_load(
+            ["vllm:num_requests_running"],
+            ["vllm:num_requests_waiting"],
+            ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"],
+        )
 
     async def count_tokens(self, request: GenerateRequest) -> int:
         body: dict[str, Any] = {"model": request.model}

@@ -46,23 +46,34 @@ class Vocabulary:
         return str(self._tokenizer.decode([token])).encode()
 
     def prompt(self, messages: list[dict[str, Any]], *, continue_final: bool) -> list[int]:
-        """The tokens of a chat, by the model's own template.
+        """The tokens of a chat; arguments as `render`."""
+        text = self.render(messages, continue_final=continue_final)
+        # A template writes the special tokens itself.
+        return self.tokens(text, add_special_tokens=False)
+
+    def render(self, messages: list[dict[str, Any]], *, continue_final: bool) -> str:
+        """A chat by the model's own template.
 
         Args:
             messages: of OpenAI's protocol.
             continue_final: go on with the last message instead of beginning a new one.
         """
-        text = self._tokenizer.apply_chat_template(
+        text: str = self._tokenizer.apply_chat_template(
             [{**one, "content": one["content"] or ""} for one in messages],
             chat_template=None if self._tokenizer.chat_template else PLAIN_CHAT,
             tokenize=False,
             add_generation_prompt=not continue_final,
             continue_final_message=continue_final,
         )
-        # A template writes the special tokens itself.
-        return self.tokens(text, add_special_tokens=False)
+        return text
 
     def tokens(self, text: str, **options: bool) -> list[int]:
         """The tokens of a text, with those that the model wants around it."""
         ids: list[int] = self._tokenizer(text, verbose=False, **options)["input_ids"]
         return ids
+
+
+def plain_chat(messages: list[dict[str, Any]], *, continue_final: bool) -> str:
+    """`PLAIN_CHAT` where no template engine is at hand; arguments as `Vocabulary.render`."""
+    lines = [f"{one['role']}: {one['content'] or ''}" for one in messages]
+    return "\n".join(lines) if continue_final else "\n".join([*lines, "assistant:"])

@@ -1,10 +1,18 @@
 """Back-ends of retrieve, by the names that settings use. Only the chosen ones are imported."""
 
 ENCODERS = {
+    "auto": "services.retrieve.adapters.automatic:Automatic",
+    "nim": "services.retrieve.adapters.nim:NimEncoder",
+    "nim-embed": "services.retrieve.adapters.nim:NimEncoder",
+    "onnx": "services.retrieve.adapters.onnx:Model",
+    "openai": "services.retrieve.adapters.openai:RemoteEncoder",
+    "openvino": "services.retrieve.adapters.openvino:Model",
     "sentence-transformers": "services.retrieve.adapters.sentence_transformers:Model",
 }
+"""Each has ``from_settings(settings)``, which makes an `EncoderModel`."""
 STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
+    "faiss": "services.retrieve.adapters.faiss.store:FaissStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
     "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
     "grpc": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
@@ -15,8 +23,11 @@ STORES = {
 SERVER_STORES = frozenset({"grpc", "grpcs", "http", "https"})
 """Those that are elsewhere: made from a URL and the cluster's options, not from a folder."""
 SPARSE_BACKENDS = {
-    "engine": "services.retrieve.adapters:ANALYZERS",
+    "engine": "services.retrieve.adapters.sparse:engine_arm",
+    "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
 }
+LOCAL_STORES = frozenset({"edge", "faiss", "memory"})
+"""Those that one process owns, shard by shard: a sparse arm of another kind can stand beside."""
 ANALYZERS = {
     "morphemes": "services.retrieve.adapters.morphemes:MorphemesAnalyzer",
     "terms": "services.retrieve.adapters.terms:TermsAnalyzer",
@@ -30,7 +41,10 @@ RERANKERS = {
     "vllm": "services.retrieve.adapters.remote_rerankers:vllm",
 }
 """Each makes a `Reranker` of the settings."""
+CACHES = {
+    "redis": "services.retrieve.adapters.redis_vectors:RedisVectors",
+}
+"""Each has ``from_settings(settings)``, which makes a `VectorCache`."""
 
-PLANNED_ENCODERS = frozenset({"onnx", "nim", "nim-embed", "openai"})
-PLANNED_STORES = frozenset({"faiss", "redis", "rediss"})
-PLANNED_SPARSE_BACKENDS = frozenset({"whoosh"})
+PLANNED_STORES = frozenset({"redis", "rediss"})
+PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

@@ -2,17 +2,19 @@
 
 Chunks lie in the engine under the version that wrote them. A version is visible when `documents`
 names it; one that is named in `orphans` is being written or waits to be removed. So one commit
-publishes a batch, and a restart knows what to clean up. WAL with synchronous=FULL: a commit is on
-disk.
+publishes a batch, and a restart knows what to clean up. In WAL mode with synchronous=NORMAL a
+commit waits for nothing; `sync` puts all commits so far on disk, and may be called in another
+thread, so that whoever searches need not wait for the disk.
 """
 
 import hashlib
 import json
+import os
 import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,11 @@ from services.runtime.errors import (
     ResourceExhausted,
 )
 
-FORMAT_VERSION = 3
-"""2: documents have access lists."""
+FORMAT_VERSION = 4
+"""2: documents have access lists; 3: collections have profiles; 4: those of Edge may be several
+shards, which earlier versions would take for an empty one."""
+CHECKPOINT_BYTES = 8 * 1024 * 1024
+"""Size of the log from which it is written into the file."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS collections (
@@ -105,7 +110,8 @@ class Catalog:
             FailedPrecondition: DATA_TOO_NEW, when a later version of ragmesh wrote it;
                 DATA_UNREADABLE, when it is no database, or a broken one.
         """
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._path = Path(path) if str(path) != ":memory:" else None
+        self._db = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         try:
             self._prepare()
         except sqlite3.DatabaseError as error:
@@ -119,7 +125,9 @@ class Catalog:
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA wal_autocheckpoint = 0")  # `sync` does it
+        self._db.execute("PRAGMA journal_size_limit = 0")
         self._db.execute("PRAGMA foreign_keys = ON")
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
         if found > FORMAT_VERSION:
@@ -151,9 +159,28 @@ class Catalog:
         """Write the log into the file and empty it, so that what was deleted is in neither."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def sync(self) -> None:
+        """Put all commits so far on disk. May be called in any thread, also beside other calls."""
+        if self._path is None:
+            return
+        try:
+            log = os.open(f"{self._path}-wal", os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(log)
+            size = os.fstat(log).st_size
+        finally:
+            os.close(log)
+        if size >= CHECKPOINT_BYTES:
+            # What cannot be copied now, because somebody reads, is copied the next time.
+            with closing(sqlite3.connect(self._path, isolation_level=None)) as other:
+                other.execute("PRAGMA synchronous = NORMAL")
+                other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One durable commit, or nothing."""
+        """One commit, or nothing; durable once `sync` has returned."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield

@@ -13,7 +13,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,11 +33,15 @@ from services.retrieve.adapters.points import (
     Allowed,
     Shard,
     Shards,
+    Wait,
+    WordShard,
+    WordShards,
     index_of,
     point_id,
     points_of,
     stored_chunk,
     version_of,
+    wait_here,
 )
 from services.retrieve.fusion import fuse
 from services.retrieve.ports import (
@@ -48,6 +52,7 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     EncodedChunk,
+    FieldTerms,
     IndexedChunk,
     NewCollection,
     Published,
@@ -66,6 +71,8 @@ log = logging.getLogger(__name__)
 
 LEAST_FREE_BYTES = 8 * 1024 * 1024
 
+MAX_DOCUMENTS = 20_000
+"""Documents whose facts are kept for searches."""
 MAX_SEEN = 1000
 """Callers whose view of a collection is kept summed up."""
 
@@ -79,8 +86,10 @@ class _State:
     """What is current, by access list."""
     hidden: dict[int, int]
     """Orphaned versions whose points may lie in the shard, with their chunks."""
-    leftover: bool
+    leftover: bool = False
     """Orphans of an earlier process are still to be removed."""
+    hidden_points: frozenset[int] | None = None
+    """Points of `hidden`; None until they are asked for."""
     removed: list[int] = field(default_factory=list)
     """Orphans whose points are deleted, but not flushed yet."""
     seen: dict[Attributes, Totals] = field(default_factory=dict)
@@ -92,6 +101,24 @@ class _State:
         if not totals.documents:
             del self.totals[document.access]
         self.seen.clear()
+
+    def hide(self, version: int, chunks: int) -> None:
+        self.hidden[version] = chunks
+        self.hidden_points = None
+
+    def unhide(self, version: int) -> None:
+        del self.hidden[version]
+        self.hidden_points = None
+
+    def concealed(self) -> frozenset[int]:
+        """The points that searches must not find."""
+        if self.hidden_points is None:
+            self.hidden_points = frozenset(
+                point
+                for version, chunks in self.hidden.items()
+                for point in points_of(version, chunks)
+            )
+        return self.hidden_points
 
     def readable(self, attributes: Attributes) -> Totals:
         """What a caller with these attributes may read."""
@@ -146,18 +173,24 @@ class Index:
         *,
         root: Path | None = None,
         now: Callable[[], float] = time.time,
+        wait: Wait = wait_here,
     ) -> None:
         """Args:
         catalog: what exists.
         shards: the engine.
         root: the folder that both write to; None for memory.
         now: the clock.
+        wait: how to wait for the disk.
         """
         self._root = root
         self._catalog = catalog
         self._shards = shards
         self._now = now
+        self._wait = wait
         self._states: dict[int, _State] = {}
+        self._by_key: dict[CollectionKey, _State] = {}
+        self._documents: dict[int, Document] = {}
+        """Facts of current documents by version."""
         self._staged: dict[str, _Staged] = {}
         self._next_version = self._catalog.next_version()
         for folder in self._catalog.dropped():
@@ -180,11 +213,13 @@ class Index:
 
     def create_collection(self, new: NewCollection, limit: int) -> Collection:
         self._catalog.create(new, new_folder(new.key), self._now(), limit)
+        self._wait(self._catalog.sync)
         return self.get_collection(new.key, ())
 
     def get_collection(self, key: CollectionKey, attributes: Attributes) -> Collection:
         state = self._state(key)
-        return describe(state.row, state.readable(attributes), state.chunks)
+        found = describe(state.row, state.readable(attributes), state.chunks)
+        return replace(found, lacks_words=self._lacks_words(state))
 
     def list_collections(
         self, tenant: str, after: str, limit: int, attributes: Attributes
@@ -198,8 +233,10 @@ class Index:
         old, new = self._state(key), self._state(by)
         _check_unrestricted(old, attributes)
         self._catalog.replace(old.row, new.row)
-        self._forget(old)
+        del self._by_key[key], self._by_key[by]
         new.row = self._catalog.find(key)
+        self._wait(self._catalog.sync)
+        self._forget(old)
 
     def delete_collection(self, key: CollectionKey, attributes: Attributes) -> int:
         state = self._state(key)
@@ -220,6 +257,8 @@ class Index:
 
     def _delete_collection(self, state: _State) -> int:
         self._catalog.drop(state.row)
+        del self._by_key[state.row.facts.key]
+        self._wait(self._catalog.sync)
         self._forget(state)
         return state.documents
 
@@ -293,8 +332,9 @@ class Index:
         with self._catalog.transaction():
             self._catalog.remove(state.row.id, document_id)
             self._catalog.add_orphans(state.row.id, [(version, document.chunks)])
-        state.hidden[version] = document.chunks
+        state.hide(version, document.chunks)
         state.count(document, languages, -1)
+        self._wait(self._catalog.sync)
         self._sweep(state, [version])
         return document.chunks
 
@@ -308,7 +348,7 @@ class Index:
         attributes: Attributes,
     ) -> None:
         state = self._state(key)
-        shard = self._shard(state)
+        self._shard(state)  # what an earlier process left is removed before this joins it
         opened: dict[str, _Staged] = {}
         for token, document in documents:
             opened[token] = _Staged(state.row.id, self._next_version, document, attributes)
@@ -317,13 +357,16 @@ class Index:
         if sizes:
             with self._catalog.transaction():
                 self._catalog.add_orphans(state.row.id, sizes)
-            state.hidden.update(sizes)
+            for version, size in sizes:
+                state.hide(version, size)
             self._staged.update(opened)
+            # The engine may write points down whenever it likes: what they are is known before.
+            self._wait(self._catalog.sync)
         if not chunks:
             return
         staged = [self._staged_of(one.token) for one in chunks]
         pairs = list(zip(staged, chunks, strict=True))
-        shard.upsert((owner.version, owner.document, one) for owner, one in pairs)
+        self._shard(state).upsert((owner.version, owner.document, one) for owner, one in pairs)
         for owner, one in pairs:
             owner.written.add(one.chunk.index)
             owner.languages[one.chunk.language] += 1
@@ -354,6 +397,7 @@ class Index:
             change()
         for token in tokens:
             del self._staged[token]
+        self._wait(self._catalog.sync)
         self._sweep(state, replaced)
         return outcomes
 
@@ -388,7 +432,7 @@ class Index:
         self._catalog.forget_orphans([version])
 
         def show() -> None:
-            del state.hidden[version]
+            state.unhide(version)
             state.count(document, one.languages, 1)
 
         changes.append(show)
@@ -424,7 +468,7 @@ class Index:
         replaced.append(version)
 
         def hide() -> None:
-            state.hidden[version] = document.chunks
+            state.hide(version, document.chunks)
             state.count(document, languages, -1)
 
         changes.append(hide)
@@ -443,11 +487,7 @@ class Index:
         shard = self._shard(state)
         allowed = Allowed(
             filter=query.filter,
-            hidden=frozenset(
-                point
-                for version, chunks in state.hidden.items()
-                for point in points_of(version, chunks)
-            ),
+            hidden=state.concealed(),
             readable=query.attributes if state.restricted else None,
         )
         dense: list[tuple[int, float]] = []
@@ -456,13 +496,14 @@ class Index:
             covered = replace(allowed, languages=query.dense_languages)
             dense = shard.nearest(query.dense, query.depth, covered)
         if query.sparse is not None and query.sparse.indices:
-            sparse = shard.nearest(query.sparse, query.depth, allowed)
-        fused = fuse(dense, sparse, query.weights)[: query.top_k]
+            sparse = self._sparse(state, shard, query, allowed)
+        fused = fuse(dense, sparse, query.weights, query.top_k)
+        documents = self._documents_of(hit.id for hit in fused)
+        fused = [hit for hit in fused if version_of(hit.id) in documents]
         points = [hit.id for hit in fused]
         payloads = shard.payloads(points) if points else {}
         vectors = shard.vectors(points) if points and query.vectors else {}
         terms = shard.terms(points) if points and query.terms else {}
-        documents = self._catalog.of_versions({version_of(hit.id) for hit in fused})
         return [
             Candidate(
                 stored_chunk(documents[version_of(hit.id)], index_of(hit.id), payloads[hit.id]),
@@ -476,6 +517,26 @@ class Index:
             )
             for hit in fused
         ]
+
+    def _sparse(
+        self, state: _State, shard: Shard, query: StoreQuery, allowed: Allowed
+    ) -> list[tuple[int, float]]:
+        """Hits of the arm that reads words, or of the engine's own while that one lacks chunks."""
+        if (
+            query.words is not None
+            and isinstance(shard, WordShard)
+            and not self._lacks_words(state)
+        ):
+            return shard.matching(query.words, query.depth, allowed)
+        return shard.nearest(query.sparse or SparseVector((), ()), query.depth, allowed)
+
+    def _lacks_words(self, state: _State) -> bool:
+        shards = self._shards
+        return (
+            state.chunks > 0
+            and isinstance(shards, WordShards)
+            and shards.lacks_words(state.row.folder)
+        )
 
     def term_weights(self, key: CollectionKey, terms: Sequence[int]) -> list[float]:
         state = self._state(key)
@@ -533,11 +594,25 @@ class Index:
         )
         shard.flush()
 
+    def add_words(
+        self, key: CollectionKey, terms: Sequence[tuple[int, FieldTerms]], last: bool
+    ) -> None:
+        state = self._state(key)
+        shard = self._shard(state)
+        if not isinstance(shard, WordShard) or not isinstance(self._shards, WordShards):
+            return
+        current = self._catalog.of_versions({version_of(point) for point, _ in terms})
+        shard.add_words([one for one in terms if version_of(one[0]) in current])
+        if last:
+            shard.flush()
+            self._shards.words_are_complete(state.row.folder)
+
     def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
         state = self._state(key)
         if state.row.folder == generation:
             self._catalog.set_profile(state.row.id, profile)
             state.row = replace(state.row, profile=profile)
+            self._wait(self._catalog.sync)
 
     def stats(self) -> dict[str, int]:
         """Gauges for the metrics."""
@@ -546,13 +621,27 @@ class Index:
     # Parts
 
     def _state(self, key: CollectionKey) -> _State:
-        row = self._catalog.find(key)
-        state = self._states.get(row.id)
+        state = self._by_key.get(key)
         if state is None:
-            hidden = self._catalog.orphans(row.id)
-            totals = self._catalog.totals(row.id)
-            state = self._states[row.id] = _State(row, totals, hidden, leftover=bool(hidden))
+            row = self._catalog.find(key)
+            state = self._states.get(row.id)
+            if state is None:
+                hidden = self._catalog.orphans(row.id)
+                totals = self._catalog.totals(row.id)
+                state = self._states[row.id] = _State(row, totals, hidden, leftover=bool(hidden))
+            self._by_key[key] = state
         return state
+
+    def _documents_of(self, points: Iterable[int]) -> dict[int, Document]:
+        """Facts of the current documents that points belong to, by version."""
+        versions = {version_of(point) for point in points}
+        missing = [version for version in versions if version not in self._documents]
+        if missing:
+            if len(self._documents) > MAX_DOCUMENTS:
+                self._documents.clear()
+            self._documents.update(self._catalog.of_versions(missing))
+        known = self._documents
+        return {version: known[version] for version in versions if version in known}
 
     def _current(
         self, state: _State, document_id: str, attributes: Attributes
@@ -601,8 +690,9 @@ class Index:
         shard = self._shard(state)
         shard.delete([p for v in versions for p in points_of(v, state.hidden[v])])
         for version in versions:
-            del state.hidden[version]
+            state.unhide(version)
             state.removed.append(version)
+            self._documents.pop(version, None)
 
 
 def _check_unrestricted(state: _State, attributes: Attributes) -> None:

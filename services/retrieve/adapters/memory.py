@@ -17,6 +17,7 @@ from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.conditions import translate
 from services.retrieve.adapters.index import Index
 from services.retrieve.adapters.points import Allowed, payload, point_id
+from services.retrieve.adapters.sparse import ENGINE, with_sparse
 from services.retrieve.adapters.store import InProcessStore
 from services.retrieve.ports import (
     Bounds,
@@ -36,11 +37,14 @@ Predicate = Callable[[int, Payload], bool]
 class MemoryStore(InProcessStore):
     """Collections in memory."""
 
-    def __init__(self, location: str, data: Path, *, open_shards: int = 64) -> None:
+    def __init__(
+        self, location: str, data: Path, *, open_shards: int = 64, sparse: str = ENGINE
+    ) -> None:
         """Args:
         location: what follows ``memory://``: nothing.
         data: not used, as nothing is kept.
-        open_shards: not used, as nothing is opened.
+        open_shards: how many collections have their word index open at once.
+        sparse: where the sparse arm lives.
 
         Raises:
             FailedPrecondition: VECTOR_URL_INVALID, for a location.
@@ -49,7 +53,12 @@ class MemoryStore(InProcessStore):
             raise FailedPrecondition(
                 "VECTOR_URL_INVALID", "memory:// keeps nothing, so it takes no path."
             )
-        super().__init__("memory", lambda: Index(Catalog(":memory:"), MemoryShards()))
+        super().__init__(
+            "memory",
+            lambda: Index(
+                Catalog(":memory:"), with_sparse(sparse, MemoryShards(), None, open_shards)
+            ),
+        )
 
     async def start(self) -> None:
         await super().start()

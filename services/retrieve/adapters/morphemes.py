@@ -76,23 +76,23 @@ class MorphemesAnalyzer:
                 self._dictionary = sudachipy.Dictionary(dict="core")
 
     def lengths(self, text: str) -> tuple[float, ...]:
-        words, bigrams = self._fields(text)
+        words, bigrams = self.fields(text)
         return float(len(words)), float(len(bigrams))
 
     def document(
         self, text: str, language: str, averages: Mapping[str, Sequence[float]]
     ) -> SparseVector:
-        words, bigrams = self._fields(text)
+        words, bigrams = self.fields(text)
         typical = averages.get(language) or _TYPICAL.get(language, _TYPICAL_ELSEWHERE)
         return weighted(
             [(frequencies(words), typical[0]), (frequencies(bigrams), max(1.0, typical[1]))]
         )
 
     def query(self, text: str, language: str) -> SparseVector:
-        words, bigrams = self._fields(text)
+        words, bigrams = self.fields(text)
         return query_vector([(Counter(words), _WORDS_WEIGHT), (Counter(bigrams), _BIGRAMS_WEIGHT)])
 
-    def _fields(self, text: str) -> tuple[list[str], list[str]]:
+    def fields(self, text: str) -> tuple[list[str], list[str]]:
         """Words of every script, and the terms that the analyser without a dictionary makes of
         Japanese; those carry a mark, as a word of two letters is no bigram."""
         words, bigrams = [], []

@@ -5,9 +5,9 @@ a `Shard` for one collection's points and `Shards` that opens them.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from services.retrieve.adapters.conditions import ACCESS, METADATA, facets
 from services.retrieve.ports import (
@@ -15,15 +15,28 @@ from services.retrieve.ports import (
     Chunk,
     Document,
     EncodedChunk,
+    FieldTerms,
     Filter,
     NewCollection,
     SparseVector,
     StoredChunk,
+    WordQuery,
 )
+
+Wait = Callable[[Callable[[], None] | None], None]
+"""Runs something that waits for the disk and returns when it is done. Reads may be answered
+meanwhile, so whoever waits has its state in order; writes are not. With None it only lets reads
+have their turn."""
 
 DENSE, SPARSE = "dense", "sparse"
 """The names of a point's vectors."""
 _INDEX_BITS = 20
+
+
+def wait_here(task: Callable[[], None] | None) -> None:
+    """The `Wait` of who has nobody to answer meanwhile."""
+    if task is not None:
+        task()
 
 
 def point_id(version: int, index: int) -> int:
@@ -128,6 +141,28 @@ class Shards(Protocol):
 
     def __len__(self) -> int:
         """How many are open."""
+
+
+@runtime_checkable
+class WordShard(Shard, Protocol):
+    """A shard whose sparse arm reads words. What it finds is what `Shard.nearest` may find."""
+
+    def matching(self, asked: WordQuery, limit: int, allowed: Allowed) -> list[tuple[int, float]]:
+        """The points that match best with their scores, best first."""
+
+    def add_words(self, terms: Sequence[tuple[int, FieldTerms]]) -> None:
+        """Give points their terms; `flush` makes them durable."""
+
+
+@runtime_checkable
+class WordShards(Shards, Protocol):
+    """Shards whose sparse arm reads words."""
+
+    def lacks_words(self, folder: str) -> bool:
+        """Whether a shard has points that the arm does not know; nothing is opened for it."""
+
+    def words_are_complete(self, folder: str) -> None:
+        """Remember that an open shard lacks none."""
 
 
 def payload(document: Document, version: int, chunk: Chunk) -> dict[str, Any]:

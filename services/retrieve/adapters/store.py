@@ -14,6 +14,7 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     EncodedChunk,
+    FieldTerms,
     IndexedChunk,
     NewCollection,
     Published,
@@ -22,6 +23,9 @@ from services.retrieve.ports import (
     StoreQuery,
     TenantContents,
 )
+
+IDLE_SECONDS = 300.0
+"""A collection that nobody used for so long is closed."""
 
 
 class IndexStore(ABC):
@@ -138,6 +142,11 @@ class IndexStore(ABC):
     ) -> None:
         await self._call("replace_sparse", key, vectors)
 
+    async def add_words(
+        self, key: CollectionKey, terms: Sequence[tuple[int, FieldTerms]], *, last: bool
+    ) -> None:
+        await self._call("add_words", key, terms, last)
+
     async def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
         await self._call("set_profile", key, generation, profile)
 
@@ -154,6 +163,7 @@ class InProcessStore(IndexStore):
         self._open_index = open_index
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=backend)
         self._index: Index | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     @property
     def backend(self) -> str:
@@ -161,8 +171,18 @@ class InProcessStore(IndexStore):
 
     async def start(self) -> None:
         self._index = await self._run(self._open_index)
+        self._tidying = asyncio.create_task(self._tidy(self._index), name="close-idle")
+
+    async def _tidy(self, index: Index) -> None:
+        """Close collections that nobody uses."""
+        while True:
+            await asyncio.sleep(IDLE_SECONDS)
+            await self._run(index.close_idle, IDLE_SECONDS)
 
     async def aclose(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
         if self._index is not None:
             await self._run(self._index.close)
             self._index = None

@@ -36,5 +36,8 @@ class TermsAnalyzer:
         (typical,) = averages.get(language) or _TYPICAL.get(language, _TYPICAL_ELSEWHERE)
         return weighted([(frequencies(content_terms(text)), typical)])
 
+    def fields(self, text: str) -> tuple[list[str], list[str]]:
+        return content_terms(text), []
+
     def query(self, text: str, language: str) -> SparseVector:
         return query_vector([(Counter(content_terms(text)), 1.0)])

@@ -23,12 +23,16 @@ from tests.contract.infer import rig
 from tests.contract.infer.imaginary import ImaginarySettings
 from tests.contract.infer.rig import Rig
 from tests.contract.infer.scripted_http import ScriptedServer, running
+from tests.contract.infer.servers.aira import AiraJobServer, AiraServer
 from tests.contract.infer.servers.azure import AzureServer, DatedAzureServer
+from tests.contract.infer.servers.litellm import LiteLlmProxyServer
 from tests.contract.infer.servers.llamacpp import LlamaServer
 from tests.contract.infer.servers.nim import NimServer
+from tests.contract.infer.servers.ollama import OllamaServer
 from tests.contract.infer.servers.openai import OpenAIServer
 from tests.contract.infer.servers.sglang import SglangServer
 from tests.contract.infer.servers.tgi import TgiServer
+from tests.contract.infer.servers.triton import TensorRtServer, served
 from tests.contract.infer.servers.trtllm import TrtllmServer
 from tests.contract.infer.servers.vllm import VllmServer
 
@@ -142,19 +146,24 @@ IMAGINARY = {"imaginary": "tests.contract.infer.imaginary:ImaginaryEngine"}
 ALL: Mapping[str, str] = {**REGISTRY, **IMAGINARY}
 
 ROWS: Mapping[str, Row] = {
+    "aira": behind(AiraJobServer),
     "azure": behind(AzureServer),
     "extractive": alone(ExtractiveRig),
     "imaginary": alone(ImaginaryRig),
+    "litellm": behind(LiteLlmProxyServer),
     "llamacpp": behind(LlamaServer),
     "nim": behind(NimServer),
+    "ollama": behind(OllamaServer),
     "openai": behind(OpenAIServer),
     "scripted": alone(ScriptedRig),
     "sglang": behind(SglangServer),
     "tgi": behind(TgiServer),
+    "triton": served(TensorRtServer),
     "trtllm": behind(TrtllmServer),
     "vllm": behind(VllmServer),
 }
 MORE: Mapping[str, tuple[str, Row]] = {
+    "aira, older service": ("aira", behind(AiraServer)),
     "azure, dated route": ("azure", behind(DatedAzureServer)),
 }
 """Further surroundings of a row: a name -> the row and what it runs against."""

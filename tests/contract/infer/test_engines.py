@@ -167,7 +167,7 @@ async def test_claims_and_protocols_agree(mesh):
     assert isinstance(mesh.engine, ModelManager) or not (can.pull or can.load)
 
 
-def test_the_documentation_says_what_it_claims(mesh):
+async def test_the_documentation_says_what_it_claims(mesh):
     if mesh.name not in REGISTRY:
         return
     expected = line(mesh.name, mesh.can)

@@ -16,7 +16,7 @@ from services.infer.providers import build_provider
 from services.infer.servicer import InferServicer
 from services.infer.settings import InferSettings
 from services.runtime.status import error_from_rpc
-from services.runtime.testing import serve_for_test
+from services.runtime.testing import TEST_CALLER, serve_for_test
 from tests.contract.infer import rig
 from tests.contract.infer.scripted_http import running
 from tests.contract.infer.servers.openai import TEXT
@@ -37,10 +37,22 @@ def asked(**fields):
     return request
 
 
+class Remembering(ScriptedEngine):
+    """Knows on whose behalf it was asked."""
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.tenants = set()
+
+    def generate(self, request):
+        self.tenants.add(request.tenant)
+        return super().generate(request)
+
+
 @pytest.fixture
 async def mesh():
     """A scripted default, the extractive engine and a server of OpenAI's protocol."""
-    engine = ScriptedEngine(Script("One two three"))
+    engine = Remembering(Script("One two three"))
     async with running(VllmServer()) as server:
         inference = Inference(
             {
@@ -168,6 +180,7 @@ async def test_overload_is_shed_with_a_delay(mesh):
     stub, engine, _ = mesh
     calls = [stub.Generate(asked(directives={"mode": "hang"})) for _ in range(2)]
     await until(lambda: engine.started == 2)
+    assert engine.tenants == {TEST_CALLER.tenant}
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         _ = [event async for event in stub.Generate(asked())]
     error = error_from_rpc(caught.value)

@@ -28,7 +28,10 @@ from tests.contract.retrieve.stores import (
 )
 from tests.service.retrieve.writer import write
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "5"))  # noqa: TID251 - `make soak` sets it
+A_WHILE = pytest.mark.timeout(120 + 5 * ROUNDS)
+MERGE_POINTS = [10_000, 8]
+"""Chunks from which a collection is merged: more than there are, and so few that it always is."""
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -52,11 +55,14 @@ async def check_whole(store: EdgeStore, acknowledged: dict[str, int]) -> None:
     assert (facts.documents, facts.chunks) == (len(current), len(found))
 
 
-async def test_the_engine_is_killed_at_random_moments(tmp_path):
-    store = EdgeStore("", tmp_path)
+@A_WHILE
+@pytest.mark.parametrize("merge_points", MERGE_POINTS)
+async def test_the_engine_is_killed_at_random_moments(tmp_path, merge_points):
+    store = EdgeStore("", tmp_path, merge_points=merge_points)
     await store.start()
     await store.create_collection(collection(), 10)
-    acknowledged: dict[str, int] = {}
+    await put(store, document("d0", "1", chunks=2))
+    acknowledged = {"d0": 1}
     rng = random.Random(20261121)
     try:
         for round_ in range(ROUNDS):
@@ -69,17 +75,20 @@ async def test_the_engine_is_killed_at_random_moments(tmp_path):
                 await writing
             await check_whole(store, acknowledged)
             assert store.process_id != killed
-        assert acknowledged
+        assert sum(acknowledged.values()) > 1
     finally:
         await store.aclose()
 
 
-async def test_the_service_is_killed_at_random_moments(tmp_path):
+@A_WHILE
+@pytest.mark.parametrize("merge_points", MERGE_POINTS)
+async def test_the_service_is_killed_at_random_moments(tmp_path, merge_points):
     rng = random.Random(5)
     acknowledged: dict[str, int] = {}
     for _ in range(ROUNDS):
         writer = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.service.retrieve.writer", str(tmp_path),
+            sys.executable, "-m", "tests.service.retrieve.writer", str(tmp_path), "edge",
+            str(merge_points),
             cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert writer.stdout is not None
@@ -93,7 +102,7 @@ async def test_the_service_is_killed_at_random_moments(tmp_path):
             if len(parts := line.split()) == 2:
                 acknowledged[parts[0].decode()] = int(parts[1])
         await gone(engine)
-        store = EdgeStore("", tmp_path)
+        store = EdgeStore("", tmp_path, merge_points=merge_points)
         await store.start()
         try:
             # The writer may have been killed between an acknowledgement and its line.

@@ -7,14 +7,13 @@ import pytest
 from ragmesh.retrieve.v1 import filter_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
-from services.retrieve.adapters import SERVER_STORES, STORES
 from services.retrieve.adapters.terms import TermsAnalyzer
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
 from services.retrieve.servicer import RetrieveServicer
 from services.runtime.context import ATTRIBUTES_KEY, pack_attributes
-from services.runtime.registry import resolve
 from services.runtime.testing import serve_for_test
+from tests.contract.retrieve.stores import PLACES, make_store
 from tests.service.retrieve.test_servicer import frames, refused
 from tests.unit.retrieve.fakes import WordModel
 
@@ -34,8 +33,9 @@ DOCUMENTS = [
 async def serving(store, folder):
     encoder = Encoder(WordModel(), batch_tokens=512, queue=1000, query_cache=10)
     limits = CollectionOptions(chunk_tokens=40, chunk_overlap=5, max_collections=3)
-    engine = resolve(STORES, store, "store")("", folder)
-    retrieval = Retrieval(engine, encoder, TermsAnalyzer(), limits)
+    engine = make_store(store, folder)
+    reads_words = store.endswith("+whoosh")
+    retrieval = Retrieval(engine, encoder, TermsAnalyzer(), limits, reads_words=reads_words)
     await retrieval.start()
     try:
         servicer = RetrieveServicer(retrieval, {"vector_backend": engine.backend})
@@ -46,7 +46,7 @@ async def serving(store, folder):
         await retrieval.aclose()
 
 
-@pytest.fixture(params=sorted(STORES.keys() - SERVER_STORES))
+@pytest.fixture(params=[one for one in PLACES if one != "grpc"])
 async def stub(request, tmp_path):
     async with serving(request.param, tmp_path) as stub:
         await stub.CreateCollection(pb.CreateCollectionRequest(name="notes"))

@@ -25,10 +25,11 @@ OTHER_TENANT = [("x-ragmesh-tenant", "other")]
 
 
 @asynccontextmanager
-async def serving(folder, *, model=None, reranking=None, **options):
+async def serving(folder, *, model=None, reranking=None, store=None, **options):
     encoder = Encoder(model or WordModel(), batch_tokens=512, queue=1000, query_cache=10)
     limits = CollectionOptions(chunk_tokens=40, chunk_overlap=5, max_collections=3)
-    retrieval = Retrieval(EdgeStore("", folder), encoder, TermsAnalyzer(), limits, reranking)
+    store = store or EdgeStore("", folder)
+    retrieval = Retrieval(store, encoder, TermsAnalyzer(), limits, reranking)
     await retrieval.start()
     servicer = RetrieveServicer(retrieval, {"vector_backend": "qdrant-edge"})
     try:
@@ -227,6 +228,42 @@ async def test_a_client_that_leaves_mid_document_leaves_nothing(stub):
         pb.SearchRequest(collection="notes", query="chunk", mode="SEARCH_MODE_SPARSE")
     )
     assert not answer.hits
+
+
+def held(*documents, end=True):
+    header = pb.IndexHeader(collection="notes", hold=True, progress=True)
+    yield pb.IndexDocumentsRequest(header=header)
+    yield from [*frames(*documents)][1:]
+    if end:
+        yield pb.IndexDocumentsRequest(end=pb.IndexEnd())
+
+
+async def test_a_held_stream_publishes_at_its_end_and_tells_how_far_it_is(stub):
+    big = ("big", [f"chunk {n}" for n in range(250)])
+    answers = [one async for one in stub.IndexDocuments(held(FOX, big))]
+    told = [one.progress.chunks for one in answers if one.HasField("progress")]
+    assert told == sorted(told)
+    assert told[-1] == 252
+    assert [one.id for one in answers if one.id] == ["fox", "big"]
+    assert all(one.HasField("progress") for one in answers[: len(told)])  # documents come last
+
+
+@pytest.mark.parametrize("way", ["ends", "leaves"])
+async def test_a_held_stream_that_is_broken_off_changes_nothing(stub, way):
+    await index(stub, FOX)
+    changed = ("fox", ["A red fox sleeps."])
+    if way == "ends":
+        async with refused("INVALID_ARGUMENT", "STREAM_UNFINISHED"):
+            _ = [one async for one in stub.IndexDocuments(held(changed, TOKYO, end=False))]
+    else:
+        call = stub.IndexDocuments()
+        for frame in held(changed, TOKYO, end=False):
+            await call.write(frame)
+        while not (await call.read()).progress.chunks:
+            pass
+        call.cancel()
+    listed = await stub.ListDocuments(pb.ListDocumentsRequest(collection="notes"))
+    assert [(one.id, one.chunks) for one in listed.documents] == [("fox", 2)]
 
 
 async def test_pages(stub):

@@ -9,7 +9,9 @@ import pytest
 from google.protobuf import struct_pb2
 
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
+from services.retrieve.adapters import STORES
 from services.runtime.context import ATTRIBUTES_KEY, pack_attributes
+from services.runtime.registry import resolve
 from tests.service.retrieve.test_servicer import (
     FOX,
     OTHER_TENANT,
@@ -164,6 +166,29 @@ async def test_vectors_of_another_encoder_are_left_out(stub, model):
     assert await found(stub, "quick fox", "copy") == await found(stub, "quick fox")
 
 
+@pytest.mark.parametrize("scheme", ["memory", "qdrant+local"])
+async def test_a_collection_moves_to_another_store_and_back(stub, tmp_path, scheme):
+    await index(stub, FOX, TOKYO, *many(20))
+    await learned(stub, "notes")
+    exported = await export(stub)
+    model = WordModel()
+    store = resolve(STORES, scheme, "store")("", tmp_path / "other")
+    async with serving(tmp_path, model=model, store=store) as other:
+        await other.CreateCollection(pb.CreateCollectionRequest(name="notes"))
+        batches = len(model.batches)
+        async for _ in other.IndexDocuments(exported.frames("notes", exported.origin)):
+            pass
+        assert len(model.batches) == batches
+        for mode in (pb.SEARCH_MODE_DENSE, pb.SEARCH_MODE_SPARSE):
+            here, there = [await found(one, "fox 7", mode=mode) for one in (stub, other)]
+            assert [(id, pytest.approx(score, rel=1e-4)) for id, score, _ in there[:5]] == [
+                (id, score) for id, score, _ in here[:5]
+            ]
+        back = await export(other)
+        assert [one for one, _ in back.documents] == [one for one, _ in exported.documents]
+        assert (await reindex(other, force=True))[-1].reindexed
+
+
 @pytest.mark.parametrize(
     "vector", [b"\0" * 4 * 31, b"\0" * 4 * 32, b"\xff" * 4 * 32], ids=["short", "zero", "nan"]
 )
@@ -308,7 +333,7 @@ async def test_only_the_terms_are_made_anew_where_the_encoder_is_the_same(stub, 
 async def test_a_reindexing_that_was_broken_off_goes_on(tmp_path):
     async with serving(tmp_path) as stub:
         await stub.CreateCollection(pb.CreateCollectionRequest(name="notes"))
-        await index(stub, *many(40, words=5))
+        await index(stub, *many(150, words=5))
     slow = WordModel(version="2", pause=0.2)
     async with serving(tmp_path, model=slow) as stub:
         call = stub.ReindexCollection(pb.ReindexCollectionRequest(name="notes"))
@@ -324,9 +349,9 @@ async def test_a_reindexing_that_was_broken_off_goes_on(tmp_path):
     quick = WordModel(version="2")
     async with serving(tmp_path, model=quick) as stub:
         told = await reindex(stub)
-        assert 0 < told[0].documents < 40
-        assert told[-1].embedded_chunks == 5 * (40 - told[0].documents)
-        assert (await export(stub)).ids == [one for one, _ in many(40)]
+        assert 0 < told[0].documents < 150
+        assert told[-1].embedded_chunks == 5 * (150 - told[0].documents)
+        assert (await export(stub)).ids == [one for one, _ in many(150)]
 
 
 async def test_what_is_written_meanwhile_is_not_lost(tmp_path):

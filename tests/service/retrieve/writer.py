@@ -1,23 +1,26 @@
 """A process that writes documents without end and says which were acknowledged.
 
-``python -m tests.service.retrieve.writer FOLDER``: prints the engine's process id, then one line
-``<document id> <revision>`` per acknowledged document.
+``python -m tests.service.retrieve.writer FOLDER [STORE [MERGE_POINTS]]``: prints the process id of
+the engine, or its own where there is none, then one line ``<document id> <revision>`` per
+acknowledged document.
 """
 
 import asyncio
+import os
 import random
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from services.retrieve.adapters.edge.client import EdgeStore
+from services.retrieve.ports import Store
 from services.runtime.errors import AlreadyExists
-from tests.contract.retrieve.stores import KEY, collection, document, put
+from tests.contract.retrieve.stores import KEY, collection, document, make_store, put
 
 DOCUMENTS = 6
 
 
-async def write(store: EdgeStore, seed: int, revisions: dict[str, int]) -> None:
+async def write(store: Store, seed: int, revisions: dict[str, int]) -> None:
     """Replace documents at random, recording in `revisions` what was acknowledged."""
     rng = random.Random(seed)
     while True:
@@ -35,10 +38,11 @@ async def write(store: EdgeStore, seed: int, revisions: dict[str, int]) -> None:
             print(one, number, flush=True)
 
 
-async def main(folder: str) -> None:
-    store = EdgeStore("", Path(folder))
+async def main(folder: str, place: str = "edge", merge_points: str = "") -> None:
+    options = {"merge_points": int(merge_points)} if merge_points else {}
+    store = make_store(place, Path(folder), **options)
     await store.start()
-    print(store.process_id, flush=True)
+    print(store.process_id if isinstance(store, EdgeStore) else os.getpid(), flush=True)
     with suppress(AlreadyExists):  # in a later round
         await store.create_collection(collection(), 10)
     stored = await store.list_documents(KEY, "", 1000)
@@ -47,4 +51,4 @@ async def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

@@ -183,10 +183,13 @@ def test_only_what_this_source_brought_is_deleted(folder: Folder) -> None:
 
 
 def test_what_was_ingested_before_is_taken_over(folder: Folder) -> None:
-    folder.mesh.put("notes", "a.md", "A")
+    folder.mesh.put("notes", "a.md", "A", access=["group:eng"], metadata={"team": "x"})
     folder.write(a="A")
     assert folder.sync().added == ["a.md"]
-    assert folder.mesh.collections["notes"]["a.md"]["metadata"]["sync"]["digest"]
+    document = folder.mesh.collections["notes"]["a.md"]
+    assert document["metadata"]["sync"]["digest"]
+    assert document["metadata"]["team"] == "x"
+    assert document["access"] == ["group:eng"], "taking it over does not open it"
     assert folder.sync().is_quiet
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY as METRICS
 from pydantic import SecretStr
 
 from services.infer.adapters.azure import AzureEngine, AzureSettings
@@ -12,7 +13,10 @@ from services.infer.adapters.sglang import SglangEngine, SglangSettings
 from services.infer.adapters.tgi import TgiEngine, TgiSettings
 from services.infer.adapters.trtllm import TrtllmEngine, TrtllmSettings
 from services.infer.adapters.vllm import VllmEngine, VllmSettings
+from services.infer.admission import Admission
+from services.infer.core import Provider
 from services.infer.lengths import ContextExceeded
+from services.infer.observing import Observer
 from services.infer.ports import (
     Delta,
     Finish,
@@ -28,6 +32,7 @@ from services.infer.ports import (
     Tool,
     text_message,
 )
+from services.runtime.context import Caller, set_caller
 from services.runtime.errors import FailedPrecondition, InvalidArgument, RagmeshError
 from tests.contract.infer.scripted_http import running, sse
 from tests.contract.infer.servers.azure import AzureServer
@@ -35,6 +40,7 @@ from tests.contract.infer.servers.nim import NimServer
 from tests.contract.infer.servers.openai import MODEL, TEXT
 from tests.contract.infer.servers.sglang import SglangServer
 from tests.contract.infer.servers.vllm import VllmServer
+from tests.until import until
 
 CHAT = GenerateRequest(
     model=MODEL,
@@ -160,12 +166,39 @@ def test_what_nim_answers(status, body, reason):
         assert error.field == "top_k"
 
 
-def test_vllm_without_a_tool_parser_cannot_call_tools():
-    body = (
-        '{"error": {"message": "\\"auto\\" tool choice requires --enable-auto-tool-choice and '
-        '--tool-call-parser to be set", "type": "BadRequestError", "code": 400}}'
-    )
-    assert VllmEngine.errors.error(400, body).reason == "PARAMETER_UNSUPPORTED"
+@pytest.mark.parametrize(
+    ("message", "param", "reason", "field"),
+    [
+        (
+            '\\"auto\\" tool choice requires --enable-auto-tool-choice and --tool-call-parser',
+            "null",
+            "PARAMETER_UNSUPPORTED",
+            "tools",
+        ),
+        ("tiny is not a multimodal model", "null", "PARAMETER_UNSUPPORTED", "messages"),
+        (
+            "Grammar error: at 1(8): invalid regex",
+            "null",
+            "PARAMETER_INVALID",
+            "structured_outputs",
+        ),
+        ("2 validation errors", '"body.stop"', "PARAMETER_INVALID", "stop"),
+        ("temperature must be in [0, 2]", '"temperature"', "PARAMETER_INVALID", "temperature"),
+        (
+            "max_tokens=5000 cannot be greater than max_model_len=512. Please request fewer",
+            '"max_tokens"',
+            "CONTEXT_LENGTH_EXCEEDED",
+            "messages",
+        ),
+    ],
+)
+def test_vllms_words(message, param, reason, field):
+    """As vLLM 0.32 was seen to answer."""
+    body = f'{{"error": {{"message": "{message}", "param": {param}, "code": 400}}}}'
+    error = VllmEngine.errors.error(400, body)
+    assert (error.reason, error.field) == (reason, field)
+    if isinstance(error, ContextExceeded):
+        assert (error.needed, error.limit) == (5000, 512)
 
 
 @pytest.mark.parametrize(
@@ -314,3 +347,46 @@ async def test_an_error_event_after_text_keeps_its_meaning(make):
                 seen.append(event)
     assert seen == [Delta(TEXT[0])]
     assert caught.value.reason == "ENGINE_OVERLOADED"
+
+
+async def test_vllms_load_becomes_gauges_and_an_old_figure_goes(make):
+    def gauge(what):
+        return METRICS.get_sample_value(f"ragmesh_infer_engine_{what}", {"provider": "watched"})
+
+    async with running(VllmServer()) as server:
+        engine = make(VllmEngine, server.settings)
+        provider = Provider("watched", engine, Admission(1, 1))
+        observer = Observer({"watched": provider}, 60.0)
+        await observer.observe()
+        assert (gauge("running"), gauge("waiting"), gauge("cache_used")) == (4.0, 2.0, 0.25)
+    await observer.observe()
+    assert (gauge("running"), gauge("waiting"), gauge("cache_used")) == (None, None, None)
+    await observer.start()
+    await observer.aclose()
+
+
+async def test_servers_learn_the_request_id(make):
+    set_caller(Caller("t", "s", "request-1"))
+    async with running(VllmServer()) as server:
+        engine = make(VllmEngine, server.settings)
+        _ = [event async for event in engine.generate(CHAT)]
+        (asked,) = server.asked
+    assert asked.headers["x-request-id"] == "request-1"
+    assert asked.headers["accept-encoding"] == "identity"
+
+
+async def test_nobody_waits_for_a_list_of_models_that_is_only_old(make):
+    async with running(VllmServer()) as server:
+        engine = make(VllmEngine, server.settings)
+        models = await engine.models()
+        listed, _ = engine._listing
+        engine._listing = (listed - 3600, models)
+        server.failures = {}
+        server.models = lambda: {"data": [{"id": "other"}]}
+        assert await engine.models() is models
+        await until(lambda: engine._listing[1] is not models)
+        assert [model.name for model in await engine.models()] == ["other"]
+        engine._listing = (listed - 3600, models)
+    assert await engine.models() is models
+    await until(engine._refreshing.done)
+    assert await engine.models() is models

@@ -199,6 +199,14 @@ async def test_what_can_never_fit_says_so_with_the_numbers():
             await run(mesh(engine), replace(ASKED, messages=question))
 
 
+async def test_a_question_that_only_the_estimate_finds_too_long_is_asked():
+    question = (text_message(Role.USER, "why " * 700),)
+    for engine in (Engine(600, per_token=8.0), CountingEngine(600, per_token=8.0)):
+        await run(mesh(engine), replace(ASKED, messages=question))
+        assert len(engine.asked) == 1
+    assert "<passage" in engine.asked[0].messages[-1].text
+
+
 async def test_summaries_of_an_unknown_tokenizer_fit_by_its_counts():
     engine = CountingEngine(1200, per_token=1.5)
     await run(mesh(engine), SUMMARY)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.retrieve.ports import EncoderFacts, Matrix, RerankerFacts, Scores, Tokens
+from services.retrieve.inprocess import InProcessModel, Tokens
+from services.retrieve.ports import EncoderFacts, Matrix, RerankerFacts, Scores
 from services.runtime.errors import Unavailable
 
 DIMENSIONS = 32
@@ -17,10 +18,11 @@ CLS, SEP = 1, 2
 VOCABULARY = 5000
 
 
-class WordModel:
+class WordModel(InProcessModel):
     """An encoder of English words: a text is the sum of its words' random directions."""
 
     def __init__(self, *, version: str = "1", pause: float = 0.0) -> None:
+        super().__init__()
         self.version = version
         self.pause = pause
         self.batches: list[list[tuple[int, ...]]] = []

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 MODEL = "overlap"
 ROUTES = {
@@ -45,6 +45,10 @@ class RerankServer:
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
+    def route(self) -> str:
+        return ROUTES[self.kind]
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
@@ -64,7 +68,7 @@ class RerankServer:
         headers = {k.lower(): v for k, _, v in (h.partition(": ") for h in lines if h)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         method, path, _ = line.split()
-        if method != "POST" or path != ROUTES[self.kind]:
+        if method != "POST" or path != self.route:
             return await _send(writer, 404, '{"detail":"Not Found"}')
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return await _send(writer, 401, '{"message":"invalid api token"}')
@@ -119,7 +123,15 @@ def overlap(query: str, text: str) -> float:
 
 @asynccontextmanager
 async def rerank_server(**state: Any) -> AsyncIterator[RerankServer]:
-    server = RerankServer(**state)
+    async with serving(RerankServer(**state)) as server:
+        yield server
+
+
+Server = TypeVar("Server", bound=RerankServer)
+
+
+@asynccontextmanager
+async def serving(server: Server) -> AsyncIterator[Server]:
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.port = listener.sockets[0].getsockname()[1]
     try:

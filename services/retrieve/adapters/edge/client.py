@@ -13,9 +13,11 @@ from typing import Any, cast
 
 from prometheus_client import Counter, Gauge
 
+from services.retrieve.adapters.edge.facts import EngineGauges, FactsCache
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
+from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.adapters.store import IndexStore
-from services.retrieve.ports import CollectionKey
+from services.retrieve.ports import Attributes, Collection, CollectionKey
 from services.runtime.errors import RagmeshError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ _EXIT_SECONDS = 2.0
 # A call that comes while the engine restarts waits this long for it.
 _PATIENCE_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_WATCH_SECONDS = 5.0
 _READS = frozenset(
     {
         "check_documents",
@@ -40,6 +43,8 @@ _READS = frozenset(
         "list_collections",
         "list_documents",
         "read_document",
+        "sample",
+        "scan",
         "search",
         "tenant_contents",
         "term_weights",
@@ -50,14 +55,27 @@ _READS = frozenset(
 class EdgeStore(IndexStore):
     """Qdrant Edge in a process of its own, started again whenever it dies."""
 
-    def __init__(self, location: str, data: Path, *, open_shards: int = 64) -> None:
+    def __init__(
+        self,
+        location: str,
+        data: Path,
+        *,
+        open_shards: int = 128,
+        sparse: str = ENGINE,
+        merge_points: int = 10_000,
+        merge_threads: int = 1,
+    ) -> None:
         """Args:
         location: what follows ``edge://``; empty for ``retrieve`` under `data`.
         data: where everything durable lives.
         open_shards: how many collections are open at once.
+        sparse: where the sparse arm lives.
+        merge_points: chunks of a collection that are searched without an index, about.
+        merge_threads: threads that build an index.
         """
         self._root = Path(location) if location else data / "retrieve"
-        self._open_shards = open_shards
+        self._options = [str(one) for one in (open_shards, sparse, merge_points, merge_threads)]
+        self._facts = FactsCache()
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._up = asyncio.Event()
@@ -65,6 +83,7 @@ class EdgeStore(IndexStore):
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._closing = False
 
     @property
@@ -79,6 +98,7 @@ class EdgeStore(IndexStore):
     async def start(self) -> None:
         reader = await self._launch()
         self._supervisor = asyncio.create_task(self._supervise(reader), name="edge-supervisor")
+        self._watcher = asyncio.create_task(self._watch(), name="edge-gauges")
 
     async def aclose(self) -> None:
         self._closing = True
@@ -90,9 +110,10 @@ class EdgeStore(IndexStore):
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+        tasks = [task for task in (self._supervisor, self._watcher) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._lost()
 
     async def availability(self) -> AsyncIterator[bool]:
@@ -111,7 +132,7 @@ class EdgeStore(IndexStore):
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", _MODULE,
-                str(theirs.fileno()), str(os.getpid()), str(self._root), str(self._open_shards),
+                str(theirs.fileno()), str(os.getpid()), str(self._root), *self._options,
                 pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
         reader, self._writer = await asyncio.open_connection(sock=ours)
@@ -184,7 +205,35 @@ class EdgeStore(IndexStore):
             if not future.done():
                 future.set_exception(_unavailable("The engine was restarted; try again."))
 
+    async def _watch(self) -> None:
+        """Keep the gauges of what only the engine knows."""
+        gauges = EngineGauges()
+        while True:
+            with suppress(RagmeshError):
+                gauges.show(await self._ask("stats", ()))
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def get_collection(self, key: CollectionKey, attributes: Attributes = ()) -> Collection:
+        known = self._facts.get(key, attributes)
+        if known is not None and self._up.is_set():
+            return known
+        changes = self._facts.changes
+        collection = await super().get_collection(key, attributes)
+        self._facts.put(key, attributes, collection, changes)
+        return collection
+
     async def _call(self, method: str, *arguments: Any) -> Any:
+        if method in _READS:
+            return await self._call_engine(method, arguments)
+        # All that is written passes here. Facts that were read before the end of a write may be
+        # of the time before it, so they are forgotten then.
+        try:
+            return await self._call_engine(method, arguments)
+        finally:
+            if method != "stage":  # which changes nothing that is seen
+                self._facts.forget(arguments)
+
+    async def _call_engine(self, method: str, arguments: Sequence[Any]) -> Any:
         try:
             return await self._ask(method, arguments)
         except Unavailable:

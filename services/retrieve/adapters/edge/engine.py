@@ -1,29 +1,33 @@
-"""The engine's process: ``python -m services.retrieve.adapters.edge.engine FD PARENT ROOT SHARDS``.
+"""The engine's process: ``python -m services.retrieve.adapters.edge.engine FD PARENT ROOT ...``.
 
 One thread reads calls from the socket, one carries them out. Reads go before writes, but a write
-gets its turn after so many reads. It ends when its parent does: by the socket's end, and on Linux
-also by signal.
+gets its turn after so many reads, and is interrupted for others while it waits for the disk. It
+ends when its parent does: by the socket's end, and on Linux also by signal.
 """
 
-import ctypes
 import fcntl
 import itertools
 import logging
-import os
-import queue
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
+from services.retrieve.adapters.edge.lifeline import die_with
+from services.retrieve.adapters.edge.merging import Merger, Merging
 from services.retrieve.adapters.edge.shards import Shards
 from services.retrieve.adapters.index import Index
+from services.retrieve.adapters.points import Wait, wait_here
+from services.retrieve.adapters.sparse import ENGINE, with_sparse
 from services.runtime.errors import FailedPrecondition, Internal, RagmeshError, Unavailable
 from services.runtime.logs import configure_logs
 
@@ -38,8 +42,9 @@ READS = frozenset(
 )  # fmt: skip
 WRITES = frozenset(
     {
-        "create_collection", "delete_collection", "delete_document", "delete_tenant", "discard",
-        "publish", "replace_collection", "replace_sparse", "set_profile", "stage",
+        "add_words", "create_collection", "delete_collection", "delete_document",
+        "delete_tenant", "discard", "publish", "replace_collection", "replace_sparse",
+        "set_profile", "stage",
     }
 )  # fmt: skip
 READS_PER_WRITE = 8
@@ -47,7 +52,8 @@ READS_PER_WRITE = 8
 IDLE_SECONDS = 300.0
 """A shard that nobody used for so long is closed."""
 LOCK_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
+SWITCH_SECONDS = 0.0005
+"""After so long a thread that reads calls lets the one that answers go on."""
 
 Call = tuple[int, str, Sequence[Any]]
 
@@ -56,81 +62,174 @@ class Calls:
     """Calls that wait, reads before writes."""
 
     def __init__(self) -> None:
-        self._reads: queue.SimpleQueue[Call] = queue.SimpleQueue()
-        self._writes: queue.SimpleQueue[Call] = queue.SimpleQueue()
-        self._waiting = threading.Semaphore(0)
+        self._reads: deque[Call] = deque()
+        self._writes: deque[Call] = deque()
+        self._changed = threading.Condition()
         self._reads_since_write = 0
+        self._woken = False
         self.ended = False
 
     def put(self, call: Call) -> None:
-        (self._reads if call[1] in READS else self._writes).put(call)
-        self._waiting.release()
+        with self._changed:
+            (self._reads if call[1] in READS else self._writes).append(call)
+            self._changed.notify()
 
     def end(self) -> None:
         """No more calls come."""
-        self.ended = True
-        self._waiting.release()
+        with self._changed:
+            self.ended = True
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Have whoever waits for a call look up."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
 
     def get(self, timeout: float) -> Call | None:
-        """The next call; None after `timeout` seconds without one, or at the end."""
-        if not self._waiting.acquire(timeout=timeout) or self.ended:
-            return None
-        write_first = self._reads_since_write >= READS_PER_WRITE
-        queues = (self._writes, self._reads) if write_first else (self._reads, self._writes)
-        for one in queues:
+        """The next call; None after `timeout` seconds without one, when woken, or at the end."""
+        with self._changed:
+            if not self._reads and not self._writes and not self.ended and not self._woken:
+                self._changed.wait(timeout)
+            self._woken = False
+            if self.ended:
+                return None
+            if self._writes and (self._reads_since_write >= READS_PER_WRITE or not self._reads):
+                self._reads_since_write = 0
+                return self._writes.popleft()
+            self._reads_since_write += 1
+            return self._reads.popleft() if self._reads else None
+
+    def read(self, task: Future[None] | None) -> Call | None:
+        """The next read; None when none waits and the task is done, or there is no task."""
+        with self._changed:
+            while not self._reads:
+                if task is None or task.done():
+                    return None
+                self._changed.wait()
+            return self._reads.popleft()
+
+
+class Engine:
+    """Carries out calls in one thread.
+
+    A write that waits for the disk does so in another thread, and reads are answered meanwhile.
+    They see what was there before, or after: an index waits only where its state is in order.
+    """
+
+    def __init__(
+        self, root: Path, link: socket.socket, open_shards: int, sparse: str, merging: Merging
+    ) -> None:
+        self._link = link
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._answering = False
+        self.calls = Calls()
+        self.merger = Merger(merging, wait=self.wait, wake=self.calls.wake)
+        self._shards = _shards(root, open_shards, self.wait)
+        self._shards.attendant = self.merger
+        self.index = _index(root, self._shards, open_shards, sparse, self.wait)
+
+    def wait(self, task: Callable[[], None] | None) -> None:
+        """Have something done in the disk's thread; answer reads until then.
+
+        With None, answer the reads that are there.
+        """
+        if self._answering:  # on behalf of a read: the others have waited no longer than it has
+            if task is not None:
+                task()
+            return
+        self._answering = True
+        try:
+            future = None if task is None else self._disk.submit(task)
+            if future is not None:
+                future.add_done_callback(lambda _: self.calls.wake())
+            while (call := self.calls.read(future)) is not None:
+                self._answer(call)
+        finally:
+            self._answering = False
+        if future is not None:
+            future.result()
+
+    def work(self) -> None:
+        """Carry out calls until the other end is gone."""
+        for turn in itertools.count():
+            call = self.calls.get(timeout=IDLE_SECONDS)
+            if self.calls.ended:
+                return
             try:
-                call = one.get_nowait()
-            except queue.Empty:
-                continue
-            self._reads_since_write = self._reads_since_write + 1 if one is self._reads else 0
-            return call
-        return None
+                if call is not None:
+                    self._answer(call)
+                elif not self.merger.busy:
+                    self.index.close_idle(IDLE_SECONDS)
+                if turn % 10_000 == 0:
+                    self.index.close_idle(IDLE_SECONDS)
+                self.merger.tend()
+            except OSError:
+                return  # the parent is gone
+
+    def _answer(self, call: Call) -> None:
+        number, method, _ = call
+        if method == "stats":
+            answer: tuple[int, bool, Any] = number, True, self._stats()
+        else:
+            answer = _carry_out(self.index, call)
+        self._link.sendall(pack(answer))
+
+    def _stats(self) -> dict[str, float]:
+        """Gauges for the metrics."""
+        return {
+            **self.index.stats(),
+            **asdict(self.merger.counts),
+            "delta_points": self._shards.delta_points(),
+            "merging": self.merger.busy,
+        }
+
+    def close(self) -> None:
+        """Close everything, durably."""
+        self._answering = True  # nobody is there to be answered
+        self.index.close()
+        self._disk.shutdown()
 
 
 def main(arguments: Sequence[str]) -> None:
-    descriptor, parent, root, open_shards = arguments
-    _die_with(int(parent))
+    descriptor, parent, root, open_shards, sparse, merge_points, merge_threads = arguments
+    die_with(int(parent))
     # Ctrl-C reaches the whole group; the servicer drains first and then closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # It shares the servicer's stderr, and so its promise: JSON lines without what users wrote.
     configure_logs("retrieve", "INFO")
+    sys.setswitchinterval(SWITCH_SECONDS)
+    merging = Merging(int(merge_points), int(merge_threads))
     with socket.socket(fileno=int(descriptor)) as link:
         try:
             lock = _own(Path(root))
-            index = open_index(Path(root), int(open_shards))
+            engine = Engine(Path(root), link, int(open_shards), sparse, merging)
         except RagmeshError as error:
             link.sendall(pack((0, False, error)))
             return
-        calls = Calls()
-        threading.Thread(target=_read, args=(link, calls), daemon=True).start()
+        threading.Thread(target=_read, args=(link, engine.calls), daemon=True).start()
         link.sendall(pack((0, True, None)))  # ready
         try:
-            _work(index, calls, link)
+            engine.work()
         finally:
-            index.close()
+            engine.close()
             lock.close()
 
 
-def open_index(root: Path, open_shards: int) -> Index:
-    """The index of a data folder, which it makes where there is none."""
+def open_index(root: Path, open_shards: int, sparse: str = ENGINE) -> Index:
+    """The index of a data folder, which it makes where there is none; it merges nothing."""
+    return _index(root, _shards(root, open_shards), open_shards, sparse, wait_here)
+
+
+def _shards(root: Path, limit: int, wait: Wait = wait_here) -> Shards:
     (root / "shards").mkdir(parents=True, exist_ok=True)
-    shards = Shards(root / "shards", open_shards)
-    return Index(Catalog(root / "catalog.sqlite"), shards, root=root)
+    return Shards(root / "shards", limit, wait)
 
 
-def _work(index: Index, calls: Calls, link: socket.socket) -> None:
-    for turn in itertools.count():
-        call = calls.get(timeout=IDLE_SECONDS)
-        if calls.ended:
-            return
-        if call is None or turn % 10_000 == 0:
-            index.close_idle(IDLE_SECONDS)
-        if call is not None:
-            try:
-                link.sendall(pack(_carry_out(index, call)))
-            except OSError:
-                return  # the parent is gone
+def _index(root: Path, shards: Shards, open_shards: int, sparse: str, wait: Wait) -> Index:
+    arms = with_sparse(sparse, shards, root, open_shards)
+    return Index(Catalog(root / "catalog.sqlite"), arms, root=root, wait=wait)
 
 
 def _carry_out(index: Index, call: Call) -> tuple[int, bool, Any]:
@@ -182,14 +281,6 @@ def _own(root: Path) -> IO[bytes]:
             time.sleep(0.05)  # the engine of a service that was just killed is on its way out
         else:
             return lock
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent dies, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit(0)  # it died before that
 
 
 if __name__ == "__main__":

@@ -21,11 +21,13 @@ _TYPES = (
     ports.Bounds,
     ports.Candidate,
     ports.Chunk,
+    ports.Clause,
     ports.Collection,
     ports.CollectionKey,
     ports.Condition,
     ports.Document,
     ports.EncodedChunk,
+    ports.FieldTerms,
     ports.Filter,
     ports.IndexedChunk,
     ports.NewCollection,
@@ -35,6 +37,7 @@ _TYPES = (
     ports.StoredChunk,
     ports.TenantContents,
     ports.TimeBounds,
+    ports.WordQuery,
 )
 _NUMBERS = {cls: number for number, cls in enumerate(_TYPES)}
 _FIELDS = tuple(tuple(field.name for field in fields(cls)) for cls in _TYPES)

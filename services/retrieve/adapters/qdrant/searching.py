@@ -66,7 +66,7 @@ class Searcher:
             if fresh.folder != row.folder:  # deleted and made again
                 row, stale = fresh, set()
                 continue
-            fused = fuse(*arms, query.weights)[: query.top_k]
+            fused = _fused(arms, query)
             seen = {_version(place) for arm in arms for place, _ in arm}
             current, records, documents = await asyncio.gather(
                 self._catalog.current(row.folder, seen | hidden),
@@ -106,6 +106,15 @@ class Searcher:
 
     def _name(self, row: CollectionRow) -> str:
         return self._chunks.name(row.facts.encoder, row.facts.dimensions)
+
+
+def _fused(arms: tuple[Ranking, Ranking], query: StoreQuery) -> list[Fused]:
+    """The best candidates. Fusion counts in 64 bits, so positions are numbered for it, in order."""
+    places = sorted({place for arm in arms for place, _ in arm})
+    numbers = {place: number for number, place in enumerate(places)}
+    dense, sparse = ([(numbers[place], score) for place, score in arm] for arm in arms)
+    fused = fuse(dense, sparse, query.weights, query.top_k)
+    return [replace(hit, id=places[hit.id]) for hit in fused]
 
 
 def _version(place: int) -> str:

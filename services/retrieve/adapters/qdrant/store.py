@@ -36,6 +36,7 @@ from services.retrieve.ports import (
     CollectionKey,
     Document,
     EncodedChunk,
+    FieldTerms,
     IndexedChunk,
     NewCollection,
     Published,
@@ -399,6 +400,11 @@ class QdrantStore:
     ) -> None:
         row = await self._row(key)
         await self._chunks.reweigh(self._name(row), vectors)
+
+    async def add_words(
+        self, key: CollectionKey, terms: Sequence[tuple[int, FieldTerms]], *, last: bool
+    ) -> None:
+        """Nothing to do: Qdrant's sparse arm reads vectors."""
 
     async def set_profile(self, key: CollectionKey, generation: str, profile: str) -> None:
         row = await self._row(key)

@@ -60,6 +60,15 @@ class VllmServer(OpenAIServer):
     async def other(self, asked: Asked, reply: Reply) -> None:
         if asked.path == "/health":
             return await reply.send(200, "")
+        if asked.path == "/metrics":
+            page = (
+                "# TYPE vllm:num_requests_running gauge\n"
+                'vllm:num_requests_running{engine="0",model_name="tiny"} 3.0\n'
+                'vllm:num_requests_running{engine="1",model_name="tiny"} 1.0\n'
+                'vllm:num_requests_waiting{engine="0",model_name="tiny"} 2.0\n'
+                'vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25\n'
+            )
+            return await reply.send(200, page, kind="text/plain")
         if asked.path == "/tokenize":
             said = str(asked.body.get("prompt") or asked.body["messages"])
             count = -(-len(said) // 4)

@@ -320,22 +320,32 @@ class ScoreRow(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class IndexDocumentsRequest(_message.Message):
-    __slots__ = ("header", "document", "chunks")
+    __slots__ = ("header", "document", "chunks", "end")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     header: IndexHeader
     document: IndexDocument
     chunks: IndexChunks
-    def __init__(self, header: _Optional[_Union[IndexHeader, _Mapping]] = ..., document: _Optional[_Union[IndexDocument, _Mapping]] = ..., chunks: _Optional[_Union[IndexChunks, _Mapping]] = ...) -> None: ...
+    end: IndexEnd
+    def __init__(self, header: _Optional[_Union[IndexHeader, _Mapping]] = ..., document: _Optional[_Union[IndexDocument, _Mapping]] = ..., chunks: _Optional[_Union[IndexChunks, _Mapping]] = ..., end: _Optional[_Union[IndexEnd, _Mapping]] = ...) -> None: ...
+
+class IndexEnd(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class IndexHeader(_message.Message):
-    __slots__ = ("collection", "origin")
+    __slots__ = ("collection", "origin", "hold", "progress")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     origin: IndexOrigin
-    def __init__(self, collection: _Optional[str] = ..., origin: _Optional[_Union[IndexOrigin, _Mapping]] = ...) -> None: ...
+    hold: bool
+    progress: bool
+    def __init__(self, collection: _Optional[str] = ..., origin: _Optional[_Union[IndexOrigin, _Mapping]] = ..., hold: _Optional[bool] = ..., progress: _Optional[bool] = ...) -> None: ...
 
 class IndexOrigin(_message.Message):
     __slots__ = ("encoder", "analyzer", "profile")
@@ -402,16 +412,24 @@ class IndexChunk(_message.Message):
     def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., normalized_text: _Optional[str] = ..., heading: _Optional[str] = ..., page: _Optional[int] = ..., language: _Optional[str] = ..., vector: _Optional[bytes] = ...) -> None: ...
 
 class IndexDocumentsResponse(_message.Message):
-    __slots__ = ("id", "chunks", "status", "embedded_chunks")
+    __slots__ = ("id", "chunks", "status", "embedded_chunks", "progress")
     ID_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     chunks: int
     status: IndexStatus
     embedded_chunks: int
-    def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ..., status: _Optional[_Union[IndexStatus, str]] = ..., embedded_chunks: _Optional[int] = ...) -> None: ...
+    progress: IndexProgress
+    def __init__(self, id: _Optional[str] = ..., chunks: _Optional[int] = ..., status: _Optional[_Union[IndexStatus, str]] = ..., embedded_chunks: _Optional[int] = ..., progress: _Optional[_Union[IndexProgress, _Mapping]] = ...) -> None: ...
+
+class IndexProgress(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: int
+    def __init__(self, chunks: _Optional[int] = ...) -> None: ...
 
 class ExportDocumentsRequest(_message.Message):
     __slots__ = ("collection", "after", "generation")

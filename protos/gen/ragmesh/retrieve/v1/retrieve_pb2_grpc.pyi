@@ -23,7 +23,9 @@ class RetrieveServiceStub:
     Every call may end with UNAUTHENTICATED TENANT_REQUIRED; INVALID_ARGUMENT TENANT_MALFORMED,
     ATTRIBUTES_MALFORMED; PERMISSION_DENIED TENANT_NOT_ACCEPTED, where the caller may not name a
     tenant (a retry cannot help); INTERNAL ENGINE_FAILED, INTERNAL, a fault of the service, without
-    details; UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to retry).
+    details; FAILED_PRECONDITION ENGINE_ACCESS_DENIED, where a vector database refuses the service's
+    key (a retry cannot help); UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to
+    retry).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -34,7 +36,8 @@ class RetrieveServiceStub:
     Errors: INVALID_ARGUMENT WEIGHTS_INVALID, QUERY_EMPTY, QUERY_TOO_LONG, QUERIES_INVALID, TOP_K_OUT_OF_RANGE,
     FILTER_INVALID, DIVERSITY_OUT_OF_RANGE, GROUP_SIZE_OUT_OF_RANGE, MIN_SCORE_INVALID,
     NEIGHBORS_OUT_OF_RANGE, RERANK_DEPTH_OUT_OF_RANGE;
-    NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
+    NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION FILTER_NOT_INDEXED, RERANKER_NOT_CONFIGURED,
+    ENCODER_MISMATCH,
     ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
     ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
     """
@@ -68,11 +71,12 @@ class RetrieveServiceStub:
     durable and searchable. A document is indexed whole or not at all; one with the same id is
     replaced at once; the same content hash under the same id changes nothing.
 
-    Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
+    Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, STREAM_UNFINISHED, ACCESS_INVALID; PERMISSION_DENIED
     ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
     FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
-    retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY; UNAVAILABLE ENGINE_UNAVAILABLE,
-    COLLECTION_BUSY, while a reindexed collection is put in place (safe to retry: it is idempotent).
+    retry cannot help); ABORTED DOCUMENT_CONTENDED, when others keep replacing the document;
+    RESOURCE_EXHAUSTED ENCODER_BUSY; UNAVAILABLE ENGINE_UNAVAILABLE, COLLECTION_BUSY, while a
+    reindexed collection is put in place (safe to retry: it is idempotent).
     """
     ExportDocuments: _aio.UnaryStreamMultiCallable[_retrieve_pb2.ExportDocumentsRequest, _retrieve_pb2.ExportDocumentsResponse]
     """Streams the documents that the caller may read, by id, each with its chunks and vectors as they
@@ -197,7 +201,9 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
     Every call may end with UNAUTHENTICATED TENANT_REQUIRED; INVALID_ARGUMENT TENANT_MALFORMED,
     ATTRIBUTES_MALFORMED; PERMISSION_DENIED TENANT_NOT_ACCEPTED, where the caller may not name a
     tenant (a retry cannot help); INTERNAL ENGINE_FAILED, INTERNAL, a fault of the service, without
-    details; UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to retry).
+    details; FAILED_PRECONDITION ENGINE_ACCESS_DENIED, where a vector database refuses the service's
+    key (a retry cannot help); UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to
+    retry).
     """
 
     @_abc_1.abstractmethod
@@ -212,7 +218,8 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT WEIGHTS_INVALID, QUERY_EMPTY, QUERY_TOO_LONG, QUERIES_INVALID, TOP_K_OUT_OF_RANGE,
         FILTER_INVALID, DIVERSITY_OUT_OF_RANGE, GROUP_SIZE_OUT_OF_RANGE, MIN_SCORE_INVALID,
         NEIGHBORS_OUT_OF_RANGE, RERANK_DEPTH_OUT_OF_RANGE;
-        NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION RERANKER_NOT_CONFIGURED, ENCODER_MISMATCH,
+        NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION FILTER_NOT_INDEXED, RERANKER_NOT_CONFIGURED,
+        ENCODER_MISMATCH,
         ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
         ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
         """
@@ -270,11 +277,12 @@ class RetrieveServiceServicer(metaclass=_abc_1.ABCMeta):
         durable and searchable. A document is indexed whole or not at all; one with the same id is
         replaced at once; the same content hash under the same id changes nothing.
 
-        Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, ACCESS_INVALID; PERMISSION_DENIED
+        Errors: INVALID_ARGUMENT DOCUMENT_INVALID, CHUNK_INVALID, STREAM_UNFINISHED, ACCESS_INVALID; PERMISSION_DENIED
         ACCESS_NOT_HELD; ALREADY_EXISTS DOCUMENT_ID_TAKEN; NOT_FOUND COLLECTION_NOT_FOUND;
         FAILED_PRECONDITION ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a
-        retry cannot help); RESOURCE_EXHAUSTED ENCODER_BUSY; UNAVAILABLE ENGINE_UNAVAILABLE,
-        COLLECTION_BUSY, while a reindexed collection is put in place (safe to retry: it is idempotent).
+        retry cannot help); ABORTED DOCUMENT_CONTENDED, when others keep replacing the document;
+        RESOURCE_EXHAUSTED ENCODER_BUSY; UNAVAILABLE ENGINE_UNAVAILABLE, COLLECTION_BUSY, while a
+        reindexed collection is put in place (safe to retry: it is idempotent).
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,200 @@
+"""Searching while documents are indexed and optimised in the same collection.
+
+A real service process. A block first searches at a steady pace while nothing else goes on, then
+does the same while another process indexes --added chunks and until the background work after it
+(merging, optimising, calibrating) is over. gRPC health is asked all the time. `real encoder`
+(--real) does it with the packaged model and fewer chunks, by an encoder that takes the processors.
+"""
+
+import argparse
+import asyncio
+import itertools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+
+from grpc_health.v1 import health_pb2
+
+from bench import inside
+from bench.corpus import Corpus
+from bench.harness import Block, Defaults, Finding, Run, Side, Work, stopwatch
+from bench.harness.sides import Figures
+from bench.harness.statistics import percentile
+from bench.harness.usage import settle, snapshot, spent
+from bench.process import ROOT, Service, metadata
+from bench.word_vectors import NAME
+from ragmesh.retrieve.v1 import retrieve_pb2 as pb
+
+SUMMARY = "search and health latency while chunks are indexed and optimised, beside idle"
+QUICK = ("--base", "2000", "--added", "2000", "--idle", "3", "--starts", "1", "--rounds", "1")
+DEFAULTS = Defaults(starts=2, rounds=1)
+QUICK_ENCODER, REAL_ENCODER = "quick encoder", "real encoder"
+IDLE, BUSY = "search, idle", "search while indexing"
+HEALTH_IDLE, HEALTH_BUSY = "health, idle", "health while indexing"
+QUESTIONS = 2_000
+_REST_SECONDS = 2.0
+_REST_LIMIT = 900.0
+_MERGING = "ragmesh_retrieve_merging"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", type=int, default=20_000, help="chunks that are there already")
+    parser.add_argument("--added", type=int, default=20_000, help="chunks of a block; by twenties")
+    parser.add_argument("--idle", type=float, default=10.0, help="seconds of searching before")
+    parser.add_argument("--pace", type=float, default=10.0, help="milliseconds between searches")
+    parser.add_argument("--real", action="store_true", help="also with the packaged encoder")
+    parser.add_argument("--real-base", type=int, default=500)
+    parser.add_argument("--real-added", type=int, default=500)
+
+
+def sides(options: argparse.Namespace, folder: Path) -> Sequence[Side]:
+    sizes = [(QUICK_ENCODER, NAME, options.base, options.added)]
+    if options.real:
+        real = "sentence-transformers"
+        sizes.append((REAL_ENCODER, real, options.real_base, options.real_added))
+    return [
+        Side(
+            name,
+            "bench.mixed:Mixed",
+            {
+                "folder": str(folder),
+                "encoder": encoder,
+                "base": base,
+                "added": added,
+                "rounds": options.rounds,
+                "idle": options.idle,
+                "pace": options.pace / 1000,
+            },
+        )
+        for name, encoder, base, added in sizes
+    ]
+
+
+def findings(run: Run, options: argparse.Namespace) -> Sequence[Finding]:
+    found = []
+    for side in run.sides:
+        found += [
+            Finding(f"{side}: p99 while indexing / idle", run.figure(side, "p99_ratio"), below=5),
+            Finding(
+                f"{side}: slowest health answer",
+                run.summary(side, HEALTH_BUSY).most * 1000, "ms", below=50,
+            ),
+        ]  # fmt: skip
+    return found
+
+
+class Mixed(Work):
+    """One service, searched and written to."""
+
+    async def prepare(self) -> Figures:
+        base, added = int(self.options["base"]), int(self.options["added"])
+        self._chunks = base + added * int(self.options["rounds"])
+        self._corpus = Corpus(self.seed, chunks=self._chunks)
+        texts = [one.text for one in self._corpus.questions(QUESTIONS)]
+        self._questions = itertools.cycle(texts)
+        encoder = str(self.options["encoder"])
+        settings = {"embedding_backend": encoder, "query_cache": "1000000"}
+        if encoder == NAME:
+            settings["embedding_model"] = f"{self.seed},{self._chunks}"
+        self._service = Service(Path(mkdtemp(dir=self.options["folder"])), **settings)
+        await self._service.start()
+        started = time.perf_counter()
+        await self._write(0, base)
+        seconds = time.perf_counter() - started
+        for text in texts:  # what is measured is a search whose embedding is cached
+            await self._search(text)
+        return {"base_chunks_per_s": base / seconds, "settle_s": await settle()}
+
+    async def measure(self, round_: int) -> Block:
+        added = int(self.options["added"])
+        idle: list[float] = []
+        busy: list[float] = []
+        health_idle: list[float] = []
+        health_busy: list[float] = []
+        end = time.monotonic() + float(self.options["idle"])
+        await asyncio.gather(
+            self._searches(idle, lambda: time.monotonic() > end),
+            self._checks(health_idle, lambda: time.monotonic() > end),
+        )
+        started = time.perf_counter()
+        writing = asyncio.create_task(
+            self._write(int(self.options["base"]) + round_ * added, added)
+        )
+        over = asyncio.create_task(self._over(writing))
+        watching = asyncio.gather(
+            self._searches(busy, over.done), self._checks(health_busy, over.done)
+        )
+        await writing
+        indexed = time.perf_counter() - started
+        await over
+        await watching
+        ratio = percentile(busy, 99) / percentile(idle, 99)
+        return Block(
+            len(idle) + len(busy),
+            {IDLE: idle, BUSY: busy, HEALTH_IDLE: health_idle, HEALTH_BUSY: health_busy},
+            {
+                "p99_ratio": ratio,
+                "p50_ratio": percentile(busy, 50) / percentile(idle, 50),
+                "chunks_per_s": added / indexed,
+                "after_s": time.perf_counter() - started - indexed,
+            },
+        )
+
+    async def aclose(self) -> None:
+        if hasattr(self, "_service"):
+            await self._service.aclose()
+
+    async def _searches(self, seconds: list[float], over: Callable[[], bool]) -> None:
+        """Search at a steady pace; a slow answer delays nobody, it is in the figures."""
+        pace = float(self.options["pace"])
+        asked: set[asyncio.Task[None]] = set()
+        due = time.monotonic()
+        while not over():
+            task = asyncio.create_task(self._timed(seconds))
+            asked.add(task)
+            task.add_done_callback(asked.discard)
+            due += pace
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await asyncio.gather(*asked)
+
+    async def _timed(self, seconds: list[float]) -> None:
+        with stopwatch(seconds):
+            await self._search(next(self._questions))
+
+    async def _search(self, text: str) -> None:
+        request = pb.SearchRequest(
+            collection=inside.COLLECTION,
+            query=text,
+            top_k=10,
+            weights=pb.ArmWeights(dense=0.5, sparse=0.5),
+        )
+        answer = await self._service.retrieve.Search(request, metadata=metadata())
+        assert answer.hits
+
+    async def _checks(self, seconds: list[float], over: Callable[[], bool]) -> None:
+        while not over():
+            with stopwatch(seconds):
+                answer = await self._service.health.Check(health_pb2.HealthCheckRequest())
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            await asyncio.sleep(0.01)
+
+    async def _write(self, start: int, count: int) -> None:
+        arguments = [self._service.address, self.seed, self._chunks, start, count]
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.writer", *map(str, arguments), cwd=ROOT
+        )
+        assert await writer.wait() == 0, "the writer failed"
+
+    async def _over(self, writing: "asyncio.Task[None]") -> None:
+        """Return when the writing is done and no merge runs; the searches go on meanwhile."""
+        await writing
+        end = time.monotonic() + _REST_LIMIT
+        quiet = 0
+        while quiet < 2 and time.monotonic() < end:
+            before = snapshot()
+            await asyncio.sleep(_REST_SECONDS)
+            merging = await asyncio.to_thread(self._service.metric, _MERGING)
+            ended = spent(before, snapshot()).cpu_s.get("edge.merge", 0.0)
+            quiet = 0 if merging or ended else quiet + 1

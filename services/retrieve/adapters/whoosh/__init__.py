@@ -1,0 +1,1 @@
+"""``SPARSE_BACKEND=whoosh``: a sparse arm that reads words, beside any store of one process."""

@@ -1,0 +1,111 @@
+"""Who waits for whom in the engine's process, and what its client keeps of its answers."""
+
+import socket
+import threading
+from typing import cast
+
+import pytest
+
+from services.retrieve.adapters.edge.engine import Calls, Engine
+from services.retrieve.adapters.edge.facts import FactsCache
+from services.retrieve.adapters.edge.files import copy_file, used_bytes
+from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, unpack
+from services.retrieve.adapters.edge.merging import Merging
+from services.retrieve.adapters.sparse import ENGINE
+from services.retrieve.ports import Collection, CollectionKey
+
+READ = (1, "list_collections", ("tenant", "", 1, ()))
+WRITE = (2, "delete_tenant", ("tenant",))
+
+
+@pytest.fixture
+def link():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(20)
+        yield ours, theirs
+
+
+def answer(ours: socket.socket) -> tuple[int, bool, object]:
+    header = ours.recv(HEADER_BYTES, socket.MSG_WAITALL)
+    number, fine, result = unpack(ours.recv(body_length(header), socket.MSG_WAITALL))
+    return number, fine, result
+
+
+def test_reads_are_answered_while_a_write_waits_for_the_disk(tmp_path, link):
+    ours, theirs = link
+    engine = Engine(tmp_path, theirs, 4, ENGINE, Merging())
+    disk = threading.Event()
+    seen: list[tuple[int, bool, object]] = []
+
+    def client() -> None:
+        engine.calls.put(WRITE)
+        engine.calls.put(READ)
+        seen.append(answer(ours))
+        disk.set()  # only now the disk is done
+
+    def write() -> None:
+        disk.wait(20)
+
+    asking = threading.Thread(target=client)
+    asking.start()
+    try:
+        engine.wait(write)
+    finally:
+        asking.join()
+    assert disk.is_set()
+    assert seen == [(1, True, ())]
+    assert engine.calls.get(0.0) == WRITE  # which had to wait
+    engine.close()
+
+
+def test_what_fails_in_the_disks_thread_fails_the_write(tmp_path, link):
+    engine = Engine(tmp_path, link[1], 4, ENGINE, Merging())
+
+    def fail() -> None:
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        engine.wait(fail)
+    engine.close()
+
+
+def test_a_write_has_its_turn_after_eight_reads():
+    calls = Calls()
+    calls.put(WRITE)
+    for _ in range(12):
+        calls.put(READ)
+    order = [calls.get(0.0) for _ in range(13)]
+    assert order.index(WRITE) == 8
+    assert calls.get(0.0) is None
+
+
+def test_facts_are_kept_until_something_is_written():
+    facts, key, other = FactsCache(), CollectionKey("t", "a"), CollectionKey("t", "b")
+    one = cast(Collection, object())
+    facts.put(key, (), one, facts.changes)
+    facts.put(other, ("user:x",), one, facts.changes)
+    assert facts.get(key, ()) is one
+    assert facts.get(key, ("user:x",)) is None
+    before = facts.changes
+    facts.forget([key, ("token",)])
+    assert facts.get(key, ()) is None
+    assert facts.get(other, ("user:x",)) is one
+    facts.put(key, (), one, before)  # asked for before the write
+    assert facts.get(key, ()) is None
+    facts.forget(["tenant"])
+    assert facts.get(other, ("user:x",)) is None
+
+
+def test_copies_keep_holes(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    with (source / "file").open("wb") as file:
+        file.seek(1 << 24)
+        file.write(b"x" * 5000)
+        file.truncate(1 << 26)
+    target = tmp_path / "target"
+    target.mkdir()
+    copy_file(source / "file", target / "file")
+    assert (target / "file").read_bytes() == (source / "file").read_bytes()
+    assert used_bytes(target) <= used_bytes(source) + 4096
