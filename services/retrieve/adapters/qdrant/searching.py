@@ -66,7 +66,11 @@ class Searcher:
             if fresh.folder != row.folder:  # deleted and made again
                 row, stale = fresh, set()
                 continue
+<<<<<<< HEAD
             fused = _fused(arms, query)
+=======
+            fused = _fused(*arms, query)
+>>>>>>> main
             seen = {_version(place) for arm in arms for place, _ in arm}
             current, records, documents = await asyncio.gather(
                 self._catalog.current(row.folder, seen | hidden),
@@ -108,6 +112,7 @@ class Searcher:
         return self._chunks.name(row.facts.encoder, row.facts.dimensions)
 
 
+<<<<<<< HEAD
 def _fused(arms: tuple[Ranking, Ranking], query: StoreQuery) -> list[Fused]:
     """The best candidates. Fusion counts in 64 bits, so positions are numbered for it, in order."""
     places = sorted({place for arm in arms for place, _ in arm})
@@ -115,6 +120,16 @@ def _fused(arms: tuple[Ranking, Ranking], query: StoreQuery) -> list[Fused]:
     dense, sparse = ([(numbers[place], score) for place, score in arm] for arm in arms)
     fused = fuse(dense, sparse, query.weights, query.top_k)
     return [replace(hit, id=places[hit.id]) for hit in fused]
+=======
+def _fused(dense: Ranking, sparse: Ranking, query: StoreQuery) -> list[Fused]:
+    """Fusion orders equal scores by id, in 64 bits; a point's id here has 128, so it is its place
+    among all of them that is fused."""
+    ids = sorted({place for arm in (dense, sparse) for place, _ in arm})
+    places = {id_: place for place, id_ in enumerate(ids)}
+    arms = [[(places[id_], score) for id_, score in arm] for arm in (dense, sparse)]
+    fused = fuse(arms[0], arms[1], query.weights, query.top_k)
+    return [replace(hit, id=ids[hit.id]) for hit in fused]
+>>>>>>> main
 
 
 def _version(place: int) -> str:
