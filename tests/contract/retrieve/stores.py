@@ -29,22 +29,13 @@ MERGING = "edge, merging"
 _ARMS = SPARSE_BACKENDS.keys() - {"engine"}
 PLACES = sorted(
     [
-<<<<<<< HEAD
-        *(STORES.keys() - {"grpcs", "https"}),
-=======
         *(STORES.keys() - {"grpcs", "https", "redis", "rediss"}),
->>>>>>> main
         *(f"{store}+{arm}" for store in LOCAL_STORES for arm in _ARMS),
         MERGING,
     ]
 )
-<<<<<<< HEAD
-"""Stores to test, and those with another sparse arm beside them; TLS changes how a
-server is reached, not what it is asked."""
-=======
 """Stores to test, and those with another sparse arm beside them; ``grpc`` and ``http`` are at
 servers that stand in for Qdrant's. TLS changes how a server is reached, not what it is asked."""
->>>>>>> main
 DURABLE = [one for one in PLACES if not one.startswith("memory")]
 KEY = CollectionKey("tenant", "notes")
 DIMENSIONS = 8

@@ -66,11 +66,7 @@ class Searcher:
             if fresh.folder != row.folder:  # deleted and made again
                 row, stale = fresh, set()
                 continue
-<<<<<<< HEAD
-            fused = _fused(arms, query)
-=======
             fused = _fused(*arms, query)
->>>>>>> main
             seen = {_version(place) for arm in arms for place, _ in arm}
             current, records, documents = await asyncio.gather(
                 self._catalog.current(row.folder, seen | hidden),
@@ -112,15 +108,6 @@ class Searcher:
         return self._chunks.name(row.facts.encoder, row.facts.dimensions)
 
 
-<<<<<<< HEAD
-def _fused(arms: tuple[Ranking, Ranking], query: StoreQuery) -> list[Fused]:
-    """The best candidates. Fusion counts in 64 bits, so positions are numbered for it, in order."""
-    places = sorted({place for arm in arms for place, _ in arm})
-    numbers = {place: number for number, place in enumerate(places)}
-    dense, sparse = ([(numbers[place], score) for place, score in arm] for arm in arms)
-    fused = fuse(dense, sparse, query.weights, query.top_k)
-    return [replace(hit, id=places[hit.id]) for hit in fused]
-=======
 def _fused(dense: Ranking, sparse: Ranking, query: StoreQuery) -> list[Fused]:
     """Fusion orders equal scores by id, in 64 bits; a point's id here has 128, so it is its place
     among all of them that is fused."""
@@ -129,7 +116,6 @@ def _fused(dense: Ranking, sparse: Ranking, query: StoreQuery) -> list[Fused]:
     arms = [[(places[id_], score) for id_, score in arm] for arm in (dense, sparse)]
     fused = fuse(arms[0], arms[1], query.weights, query.top_k)
     return [replace(hit, id=ids[hit.id]) for hit in fused]
->>>>>>> main
 
 
 def _version(place: int) -> str:
