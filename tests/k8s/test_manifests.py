@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from services.retrieve.adapters.qdrant.options import parse
+from services.retrieve.settings import RetrieveSettings
 from services.runtime.settings import OFFSETS, RuntimeSettings
 
 ROOT = Path(__file__).parents[2]
 OVERLAYS = sorted(path.parent for path in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml"))
+OTHERS = ("qdrant", "redis")
+"""What runs beside the mesh, with secrets of its own."""
 GRPC_BASE = RuntimeSettings.model_fields["grpc_base"].default
 METRICS_BASE = RuntimeSettings.model_fields["metrics_base"].default
 
@@ -53,7 +57,7 @@ def test_validates_against_the_schemas(rendered: str, tmp_path: Path) -> None:
 
 
 def test_runs_every_process_and_kong(objects: list[dict[str, Any]]) -> None:
-    assert set(workloads(objects)) - {"redis"} == {*OFFSETS, "kong"} - {"worker"}
+    assert set(workloads(objects)) - set(OTHERS) == {*OFFSETS, "kong"} - {"worker"}
 
 
 def test_ports_are_those_of_the_chassis(objects: list[dict[str, Any]]) -> None:
@@ -105,7 +109,7 @@ def test_certificates_are_each_service_s_own(objects: list[dict[str, Any]]) -> N
             for volume in workload["spec"]["template"]["spec"]["volumes"]
             if "secret" in volume
         ]
-        assert secrets == ([] if name == "redis" else [f"ragmesh-tls-{name}"])
+        assert secrets == ([] if name in OTHERS else [f"ragmesh-tls-{name}"])
 
 
 def test_kong_shows_its_certificate_and_checks_the_gateways(objects: list[dict[str, Any]]) -> None:
@@ -144,3 +148,30 @@ def test_compose_and_dockerfile_agree_on_the_processes() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     for name in OFFSETS.keys() - {"worker"}:
         assert name in dockerfile
+
+
+def test_several_retrieves_share_a_qdrant() -> None:
+    (overlay,) = (path for path in OVERLAYS if path.name == "qdrant")
+    objects = [item for item in yaml.safe_load_all(render(overlay)) if item]
+    retrieve, qdrant = (workloads(objects)[name] for name in ("retrieve", "qdrant"))
+    assert retrieve["spec"]["replicas"] > 1
+    (container,) = retrieve["spec"]["template"]["spec"]["containers"]
+    values = {one["name"]: one.get("value") for one in container["env"]}
+    settings = RetrieveSettings(
+        vector_url=values["VECTOR_URL"], qdrant_replicas=values["RAGMESH_QDRANT_REPLICAS"]
+    )
+    address = parse(settings.vector_url)
+    services = {one["metadata"]["name"]: one for one in objects if one["kind"] == "Service"}
+    assert address.port in [port["port"] for port in services[address.host]["spec"]["ports"]]
+    assert settings.qdrant_replicas <= qdrant["spec"]["replicas"]
+    assert services[qdrant["spec"]["serviceName"]]["spec"]["clusterIP"] == "None"
+    (server,) = qdrant["spec"]["template"]["spec"]["containers"]
+    keys = [
+        one["valueFrom"]["secretKeyRef"]
+        for env in (container["env"], server["env"])
+        for one in env
+        if "valueFrom" in one
+    ]
+    assert keys[0] == keys[1]
+    (policy,) = (one for one in objects if one["kind"] == "NetworkPolicy")
+    assert policy["spec"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "qdrant"}
