@@ -30,7 +30,10 @@ MAX_SKIPPED = 2048
 """Hidden points that are read and left out. A condition on ids costs the engine a millisecond
 for some hundred of them, reading as many more hits a fraction of that."""
 WAL = "wal"
-_EXACT_SCORES = edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=True))
+EF = 640
+"""Candidates that a walk of a run's graph keeps: recall@10 of .98 on 20,000 texts, where the engine's
+own choice has .945 and 0.15 ms less."""
+_PARAMS = edge.SearchParams(hnsw_ef=EF, quantization=edge.QuantizationSearchParams(rescore=True))
 """Runs find by 8-bit copies of the vectors; scores of several parts must be comparable."""
 OWN_FILES = ("edge_config.json", "segments", WAL)
 """What the engine keeps in a shard's folder."""
@@ -129,7 +132,7 @@ class Part:
             query = edge.Query.Nearest(np.frombuffer(vector, "<f4").tolist(), using=DENSE)
         asked = limit if allowed.hidden else limit + len(hidden)
         request = edge.QueryRequest(
-            limit=asked, query=query, filter=filter_, params=_EXACT_SCORES, with_payload=False
+            limit=asked, query=query, filter=filter_, params=_PARAMS, with_payload=False
         )
         found: list[Any] = self._edge.query(request)
         if not hidden:
