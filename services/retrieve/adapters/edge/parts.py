@@ -31,8 +31,8 @@ MAX_SKIPPED = 2048
 for some hundred of them, reading as many more hits a fraction of that."""
 WAL = "wal"
 EF = 640
-"""Candidates that a walk of a run's graph keeps: recall@10 of .98 on 20,000 texts, where the engine's
-own choice has .945 and 0.15 ms less."""
+"""Candidates that a walk of a run's graph keeps: recall@10 of .98 on 20,000 texts, where the
+engine's own choice has .945 and 0.15 ms less."""
 _PARAMS = edge.SearchParams(hnsw_ef=EF, quantization=edge.QuantizationSearchParams(rescore=True))
 """Runs find by 8-bit copies of the vectors; scores of several parts must be comparable."""
 OWN_FILES = ("edge_config.json", "segments", WAL)
