@@ -448,7 +448,8 @@ def restricted() -> PermissionDenied:
 
 def _document(row: Sequence[Any]) -> Document:
     """A document from the columns of `_DOCUMENT`."""
-    return Document(*row[:-1], () if row[-1] == "[]" else tuple(json.loads(row[-1])))
+    access = () if row[-1] == "[]" else tuple(json.loads(row[-1]))
+    return Document(*(*row[:-1], access))
 
 
 def tenant_digest(tenant: str) -> str:
