@@ -2,10 +2,13 @@
 # One image per process from one file:
 #   docker build --build-arg SERVICE=retrieve -t ragmesh/retrieve .
 # SERVICE: preprocess, retrieve, infer, postprocess or gateway. Each installs only its own extra.
+# EXTRAS: back-ends beside it, by comma, such as litellm or triton for infer, faiss or whoosh for
+# retrieve. llamacpp and vllm want compilers or CUDA: better a server of their own and its URL.
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS build
 ARG SERVICE
+ARG EXTRAS=""
 # An additional package index; PyTorch's CPU index makes the retrieve image some gigabytes smaller.
 ARG PIP_EXTRA_INDEX_URL=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL}
@@ -22,7 +25,7 @@ RUN case "${SERVICE}" in \
       gateway) extras="gateway,cli,postgres"; module="gateway" ;; \
       *) echo "SERVICE must be preprocess, retrieve, infer, postprocess or gateway" >&2; exit 2 ;; \
     esac \
-    && /opt/ragmesh/bin/pip install -c requirements.lock ".[${extras}]" \
+    && /opt/ragmesh/bin/pip install -c requirements.lock ".[${extras}${EXTRAS:+,${EXTRAS}}]" \
     && printf '#!/bin/sh\nexec /opt/ragmesh/bin/python -m %s\n' "${module}" > /opt/ragmesh/bin/serve \
     && chmod 0755 /opt/ragmesh/bin/serve
 

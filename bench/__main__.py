@@ -26,6 +26,7 @@ BENCHES = {
     "relay": "bench.relay",
     "cancel": "bench.cancel",
     "rerank": "bench.rerank",
+    "encoding": "bench.encoding",
 }
 """Name -> module. The order is that of the quick run."""
 ROOT = Path(__file__).parent.parent

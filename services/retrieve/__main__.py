@@ -1,5 +1,7 @@
 """``python -m services.retrieve``: the composition root."""
 
+from typing import Any
+
 from services.retrieve.adapters import (
     ANALYZERS,
     CACHES,
@@ -7,6 +9,7 @@ from services.retrieve.adapters import (
     LOCAL_STORES,
     PLANNED_SPARSE_BACKENDS,
     PLANNED_STORES,
+    REDIS_STORES,
     RERANKERS,
     SERVER_STORES,
     SPARSE_BACKENDS,
@@ -14,6 +17,7 @@ from services.retrieve.adapters import (
 )
 from services.retrieve.adapters.morphemes import installed
 from services.retrieve.adapters.qdrant.options import QdrantOptions
+from services.retrieve.adapters.redis.options import RedisOptions
 from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
@@ -103,6 +107,8 @@ def _store(settings: RetrieveSettings) -> Store:
     """The store at `vector_url`."""
     backend = settings.vector_backend
     store_class = resolve(STORES, backend, "VECTOR_URL", planned=PLANNED_STORES)
+    if backend in REDIS_STORES:
+        return _redis_store(store_class, settings)
     if backend not in SERVER_STORES:
         # A store that no other arm can stand beside is not told of one.
         arm = {} if settings.sparse_backend == ENGINE else {"sparse": settings.sparse_backend}
@@ -136,6 +142,18 @@ def _store(settings: RetrieveSettings) -> Store:
     )
     server: Store = store_class(settings.vector_url, options)
     return server
+
+
+def _redis_store(store_class: Any, settings: RetrieveSettings) -> Store:
+    options = RedisOptions(
+        password=settings.vector_api_key.get_secret_value(),
+        ca=settings.vector_ca,
+        timeout=settings.vector_timeout,
+        prefix=settings.redis_prefix,
+        durable=settings.redis_durable,
+    )
+    made: Store = store_class(settings.vector_url, settings.data, options)
+    return made
 
 
 def _reranking(settings: RetrieveSettings) -> Reranking | None:

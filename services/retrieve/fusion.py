@@ -137,8 +137,10 @@ def fuse(
 
 def _ordered(ranking: Sequence[tuple[int, float]]) -> _Arm:
     """Ids and scores. Engines leave the order of equal scores open; here it is by id."""
-    ids = np.fromiter((hit[0] for hit in ranking), np.int64, len(ranking))
-    scores = np.fromiter((hit[1] for hit in ranking), np.float64, len(ranking))
+    if not ranking:
+        return _NO_IDS, np.zeros(0)
+    columns = tuple(zip(*ranking, strict=True))
+    ids, scores = np.array(columns[0], np.int64), np.array(columns[1], np.float64)
     order = np.lexsort((ids, -scores))
     return ids[order], scores[order]
 

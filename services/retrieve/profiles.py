@@ -4,11 +4,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 
 from services.retrieve.calibration import Calibration
 from services.retrieve.ports import ArmWeights
 
 FORMAT = 1
+_KEPT = 1024
+"""Profiles that stay parsed: every search needs its collection's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def adoptable(text: str) -> Profile | None:
         return None
 
 
+@lru_cache(maxsize=_KEPT)
 def parse(text: str) -> Profile:
     """From JSON. What another format wrote is learned again: an empty profile."""
     values = json.loads(text) if text else {}

@@ -166,24 +166,22 @@ class Results:
 
     async def _places(self, size: int) -> list[_Place]:
         """The best candidates of all queries; several rankings are joined by rank."""
-        found = await asyncio.gather(
-            *(
-                self._store.search(
-                    self._key,
-                    replace(
-                        plan.query,
-                        top_k=size,
-                        depth=max(size, MIN_DEPTH),
-                        vectors=self._search.diversity > 0,
-                        terms=self._reads_terms,
-                    ),
-                )
-                for plan in self._plans
+        asked = [
+            self._store.search(
+                self._key,
+                replace(
+                    plan.query,
+                    top_k=size,
+                    depth=max(size, MIN_DEPTH),
+                    vectors=self._search.diversity > 0,
+                    terms=self._reads_terms,
+                ),
             )
-        )
-        if len(found) > 1:
-            return _joined(found)
-        return [_Place(one, (rank,)) for rank, one in enumerate(found[0], 1)]
+            for plan in self._plans
+        ]
+        if len(asked) > 1:
+            return _joined(await asyncio.gather(*asked))
+        return [_Place(one, (rank,)) for rank, one in enumerate(await asked[0], 1)]
 
     def _above(self, places: Sequence[_Place]) -> Sequence[_Place]:
         """Those that reach the lowest score."""

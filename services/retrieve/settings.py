@@ -137,12 +137,13 @@ class RetrieveSettings(RuntimeSettings):
     """``edge://PATH``; without a path, ``retrieve`` in the data folder. ``grpc://HOST:6334`` or
     ``http://HOST:6333`` for a Qdrant server or cluster (``grpcs``, ``https`` with TLS), which any
     number of replicas may share. ``faiss://PATH`` (``faiss://local``: ``faiss`` there) holds open
-    collections in memory, ``qdrant+local://PATH`` (without a path, ``qdrant`` there) is for small
-    collections, ``memory://`` for tests: it keeps nothing."""
+    collections in memory, ``redis://[USER@]HOST:6379/0`` (``rediss``) holds the chunks in a Redis 8
+    and the catalogue in the data folder, ``qdrant+local://PATH`` (without a path, ``qdrant`` there)
+    is for small collections, ``memory://`` for tests: it keeps nothing."""
     vector_api_key: SecretStr = Field(
         SecretStr(""), validation_alias=AliasChoices("RAGMESH_VECTOR_API_KEY", "VECTOR_API_KEY")
     )
-    """The key of a vector database that is a server."""
+    """The key, or Redis's password, of a vector database that is a server."""
     vector_ca: Path | None = Field(
         None, validation_alias=AliasChoices("RAGMESH_VECTOR_CA", "VECTOR_CA")
     )
@@ -171,6 +172,11 @@ class RetrieveSettings(RuntimeSettings):
     qdrant_indexed_metadata: tuple[str, ...] = ()
     """Metadata paths that Qdrant gets an index for, as a JSON list: ``["year", "author.name"]``.
     Filters work without one, unless Qdrant is in strict mode, but look at every chunk."""
+    redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "ragmesh"
+    """Keys in a Redis that holds the chunks begin with it; one mesh, one prefix."""
+    redis_durable: bool = True
+    """Whether a Redis that may lose acknowledged chunks (no append-only file, eviction, a replica)
+    is refused, and each acknowledgement waits for its disk."""
     sparse_backend: str = Field(
         "engine", validation_alias=AliasChoices("RAGMESH_SPARSE_BACKEND", "SPARSE_BACKEND")
     )

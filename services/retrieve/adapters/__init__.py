@@ -14,6 +14,8 @@ STORES = {
     "edge": "services.retrieve.adapters.edge.client:EdgeStore",
     "faiss": "services.retrieve.adapters.faiss.store:FaissStore",
     "memory": "services.retrieve.adapters.memory:MemoryStore",
+    "redis": "services.retrieve.adapters.redis.store:RedisStore",
+    "rediss": "services.retrieve.adapters.redis.store:RedisStore",
     "qdrant+local": "services.retrieve.adapters.qdrant.store:LocalQdrantStore",
     "grpc": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
     "grpcs": "services.retrieve.adapters.qdrant.store:RemoteQdrantStore",
@@ -22,6 +24,8 @@ STORES = {
 }
 SERVER_STORES = frozenset({"grpc", "grpcs", "http", "https"})
 """Those that are elsewhere: made from a URL and the cluster's options, not from a folder."""
+REDIS_STORES = frozenset({"redis", "rediss"})
+"""Those that are elsewhere, and whose catalogue one process has in a folder."""
 SPARSE_BACKENDS = {
     "engine": "services.retrieve.adapters.sparse:engine_arm",
     "whoosh": "services.retrieve.adapters.whoosh.shards:WhooshShards",
@@ -46,5 +50,5 @@ CACHES = {
 }
 """Each has ``from_settings(settings)``, which makes a `VectorCache`."""
 
-PLANNED_STORES = frozenset({"redis", "rediss"})
+PLANNED_STORES: frozenset[str] = frozenset()
 PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

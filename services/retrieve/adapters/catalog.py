@@ -15,7 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -448,7 +448,8 @@ def restricted() -> PermissionDenied:
 
 def _document(row: Sequence[Any]) -> Document:
     """A document from the columns of `_DOCUMENT`."""
-    return replace(Document(*row[:-1]), access=tuple(json.loads(row[-1])))
+    access = () if row[-1] == "[]" else tuple(json.loads(row[-1]))
+    return Document(*(*row[:-1], access))
 
 
 def tenant_digest(tenant: str) -> str:

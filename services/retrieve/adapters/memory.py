@@ -6,9 +6,8 @@ For tests and for collections of some ten thousand chunks that may be lost.
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,10 @@ from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.conditions import translate
 from services.retrieve.adapters.index import Index
 from services.retrieve.adapters.points import Allowed, payload, point_id
+from services.retrieve.adapters.predicates import Payload, Predicate, Predicates
 from services.retrieve.adapters.sparse import ENGINE, with_sparse
 from services.retrieve.adapters.store import InProcessStore
 from services.retrieve.ports import (
-    Bounds,
     Document,
     EncodedChunk,
     NewCollection,
@@ -29,9 +28,6 @@ from services.retrieve.ports import (
 from services.runtime.errors import FailedPrecondition
 
 log = logging.getLogger(__name__)
-
-Payload = Mapping[str, Any]
-Predicate = Callable[[int, Payload], bool]
 
 
 class MemoryStore(InProcessStore):
@@ -196,56 +192,3 @@ class MemoryShards:
 
     def __len__(self) -> int:
         return len(self._shards)
-
-
-class Predicates:
-    """Conditions as functions of a point and its payload."""
-
-    def group(
-        self,
-        must: Sequence[Predicate],
-        must_not: Sequence[Predicate],
-        should: Sequence[Predicate],
-    ) -> Predicate:
-        return lambda point, given: (
-            all(one(point, given) for one in must)
-            and not any(one(point, given) for one in must_not)
-            and (not should or any(one(point, given) for one in should))
-        )
-
-    def any_of(self, path: str, values: Sequence[str]) -> Predicate:
-        wanted = frozenset(values)
-        return lambda _, given: any(
-            isinstance(one, str) and one in wanted for one in _values(given, path)
-        )
-
-    def numbers(self, path: str, bounds: Bounds) -> Predicate:
-        return lambda _, given: any(
-            isinstance(one, int | float) and _within(float(one), bounds)
-            for one in _values(given, path)
-        )
-
-    def empty(self, path: str) -> Predicate:
-        return lambda _, given: not list(_values(given, path))
-
-    def points(self, points: frozenset[int]) -> Predicate:
-        return lambda point, _: point in points
-
-
-def _values(payload: Payload, path: str) -> Iterable[object]:
-    """What a payload holds under a path; the members of a list one by one."""
-    value: object = payload
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    if value is None:
-        return ()
-    return value if isinstance(value, list) else (value,)
-
-
-def _within(number: float, bounds: Bounds) -> bool:
-    return (
-        (bounds.gt is None or number > bounds.gt)
-        and (bounds.gte is None or number >= bounds.gte)
-        and (bounds.lt is None or number < bounds.lt)
-        and (bounds.lte is None or number <= bounds.lte)
-    )

@@ -10,6 +10,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -139,7 +140,9 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
+@cache
 def _dictionary_version() -> str | None:
+    """Read once: every search compares it, and finding it reads a file of the package."""
     try:
         return version(_DICTIONARY)
     except PackageNotFoundError:

@@ -195,6 +195,9 @@ async def _facet(api: Api, request: Any) -> Any:
 
 async def _query_batch(api: Api, request: Any) -> Any:
     requests = [GrpcToRest.convert_query_points(one) for one in request.query_points]
+    for one in requests:  # local mode searches exactly, and warns where it is asked to hurry
+        if one.params is not None:
+            one.params = models.SearchParams(idf=one.params.idf) if one.params.idf else None
     answers = await api.client.query_batch_points(request.collection_name, requests)
     return q.QueryBatchResponse(
         result=[

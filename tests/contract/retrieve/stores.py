@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.retrieve.adapters import LOCAL_STORES, SERVER_STORES, SPARSE_BACKENDS, STORES
+from services.retrieve.adapters import LOCAL_STORES, SPARSE_BACKENDS, STORES
 from services.retrieve.ports import (
     ArmWeights,
     Chunk,
@@ -29,13 +29,16 @@ MERGING = "edge, merging"
 _ARMS = SPARSE_BACKENDS.keys() - {"engine"}
 PLACES = sorted(
     [
-        *(STORES.keys() - SERVER_STORES | {"grpc"}),
+        *(STORES.keys() - {"grpcs", "https", "rediss"}),
         *(f"{store}+{arm}" for store in LOCAL_STORES for arm in _ARMS),
         MERGING,
     ]
 )
-"""Stores to test, and those with another sparse arm beside them; ``grpc`` is at a server of
-`qdrant_server`, as its other schemes could be."""
+"""Stores to test, and those with another sparse arm beside them; ``grpc`` and ``http`` are at
+servers that stand in for Qdrant's, ``redis`` at a Redis 8. TLS changes how a server is reached, not
+what it is asked."""
+AT_SERVERS = frozenset({"grpc", "http", "redis"})
+"""Those that `make_store` cannot open: a server must be started for them."""
 DURABLE = [one for one in PLACES if not one.startswith("memory")]
 KEY = CollectionKey("tenant", "notes")
 DIMENSIONS = 8

@@ -14,7 +14,7 @@ from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.edge import layout, merging, shards
 from services.retrieve.adapters.edge.layout import Layout, Run
 from services.retrieve.adapters.edge.merging import Merger, Merging, choose
-from services.retrieve.adapters.edge.parts import Part
+from services.retrieve.adapters.edge.parts import INDEX_POINTS, INDEXED, Part
 from services.retrieve.adapters.edge.shards import Shards
 from services.retrieve.adapters.index import Index
 from services.retrieve.ports import ArmWeights, EncodedChunk, SparseVector, StoreQuery
@@ -336,3 +336,45 @@ def test_a_layout_of_a_later_version_is_not_guessed_at(engine):
     (path / layout.FILE).write_text('{"format": 2}')
     with pytest.raises(Exception, match="COLLECTION_UNREADABLE"):
         engine.texts()
+
+
+def test_a_collection_that_grows_gets_indexes_and_finds_the_same(tmp_path):
+    ours, theirs = document("ours", chunks=20), document("theirs", chunks=20)
+    asked = replace(ALL, attributes=("us",))
+    with opened(tmp_path, points=100_000) as engine:
+        engine.index.create_collection(collection(), 10)
+        engine.put(replace(ours, access=("us",)), replace(theirs, access=("them",)))
+        assert not fields(engine) & set(INDEXED)
+        assert found(engine, asked) == expected(ours)
+        added = document("for all", chunks=INDEX_POINTS)
+        engine.put(added)
+        more = document("more", chunks=100)
+        engine.put(more)  # one index with each write
+        assert set(INDEXED) <= fields(engine)
+        assert found(engine, asked) == expected(ours, added, more)
+    with opened(tmp_path, points=100_000) as engine:
+        assert found(engine, asked) == expected(ours, added, more)
+        assert set(INDEXED) <= fields(engine)
+
+
+def found(engine: Engine, query: StoreQuery) -> list[str]:
+    return sorted(hit.chunk.text for hit in engine.index.search(KEY, query))
+
+
+def fields(engine: Engine) -> set[str]:
+    """Those that the engine has an index of."""
+    return set(engine.shard.delta._edge.info().payload_schema)
+
+
+def test_room_is_made_ahead_of_the_next_opening(tmp_path):
+    shards_ = Shards(tmp_path, 8)
+    facts = collection()
+    for number in range(8):
+        shards_.open(f"t/{number}", facts, expect_data=False)
+        assert shards_.crowded == (number == 7)
+    shards_.close_oldest()
+    assert len(shards_) == 7
+    assert not shards_.crowded
+    first = shards_.open("t/1", facts, expect_data=True)
+    assert first.count() == 0  # it had stayed open: only the longest unused went
+    shards_.close_all()

@@ -13,7 +13,7 @@ from services.retrieve.encoding import Encoder
 from services.retrieve.servicer import RetrieveServicer
 from services.runtime.context import ATTRIBUTES_KEY, pack_attributes
 from services.runtime.testing import serve_for_test
-from tests.contract.retrieve.stores import PLACES, make_store
+from tests.contract.retrieve.stores import AT_SERVERS, PLACES, make_store
 from tests.service.retrieve.test_servicer import frames, refused
 from tests.unit.retrieve.fakes import WordModel
 
@@ -46,7 +46,7 @@ async def serving(store, folder):
         await retrieval.aclose()
 
 
-@pytest.fixture(params=[one for one in PLACES if one != "grpc"])
+@pytest.fixture(params=[one for one in PLACES if one not in AT_SERVERS])
 async def stub(request, tmp_path):
     async with serving(request.param, tmp_path) as stub:
         await stub.CreateCollection(pb.CreateCollectionRequest(name="notes"))

@@ -51,6 +51,8 @@ READS_PER_WRITE = 8
 """A waiting write is carried out after at most so many reads."""
 IDLE_SECONDS = 300.0
 """A shard that nobody used for so long is closed."""
+QUIET_SECONDS = 0.05
+"""After so long without a call there is time to close a collection for the next to be opened."""
 LOCK_SECONDS = 5.0
 SWITCH_SECONDS = 0.0005
 """After so long a thread that reads calls lets the one that answers go on."""
@@ -153,12 +155,15 @@ class Engine:
     def work(self) -> None:
         """Carry out calls until the other end is gone."""
         for turn in itertools.count():
-            call = self.calls.get(timeout=IDLE_SECONDS)
+            crowded = self._shards.crowded
+            call = self.calls.get(timeout=QUIET_SECONDS if crowded else IDLE_SECONDS)
             if self.calls.ended:
                 return
             try:
                 if call is not None:
                     self._answer(call)
+                elif crowded:
+                    self._shards.close_oldest()
                 elif not self.merger.busy:
                     self.index.close_idle(IDLE_SECONDS)
                 if turn % 10_000 == 0:

@@ -20,7 +20,7 @@ import qdrant_edge as edge
 from services.retrieve.adapters.edge.files import copy_file, copy_tree, remove_tree, sync_tree
 from services.retrieve.adapters.edge.layout import HERE
 from services.retrieve.adapters.edge.lifeline import die_with
-from services.retrieve.adapters.edge.parts import INDEXED, OWN_FILES
+from services.retrieve.adapters.edge.parts import INDEXED, OWN_FILES, create_index
 from services.retrieve.adapters.points import DENSE, SPARSE
 
 _PAGE = 500
@@ -79,7 +79,7 @@ def merge(job: Job) -> Outcome:
         high = max(high, *(point.id for point in page))
     remove_tree(scratch)
     for field in INDEXED:  # once, over everything, costs less than with each point
-        made.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword))
+        create_index(made, field)
     made.optimize()
     made.close()
     sync_tree(making)

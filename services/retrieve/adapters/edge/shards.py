@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 UPSERT_POINTS = 40
 DELETE_POINTS = 500
 """Points of one write: so long a read may have to wait for the GIL."""
+MAX_SPARE = 16
+"""Collections that can be opened without closing others first, if there was time to make room."""
 MAX_UNFLUSHED = 50_000
 """Writes in a shard's log from which the engine writes its files: opening reads the log."""
 
@@ -173,6 +175,8 @@ class Shard:
 
     def _weighed(self, part: Part, vector: SparseVector) -> SparseVector:
         """A query whose terms get the IDF of the whole collection from a part that has its own."""
+        if not any(one.statistics for one in self._parts() if one is not part):
+            return vector  # the part's is the collection's
         indices, values = [], []
         for term, value in zip(vector.indices, vector.values, strict=True):
             if own := part.idf(term):
@@ -226,7 +230,7 @@ class Shard:
             self.flush()
             old, layout = self.delta, self._layout
             name = new_name()
-            self._templates.copy(self.dimensions, self.path / name)
+            self._templates.copy(self.dimensions, self.path / name, indexed=True)
             delta = Part(self.path / name)
             run = Run(layout.delta, old.count(), max(old.ids(), default=0), merged=False)
             changed = Layout(name, (*layout.runs, run))
@@ -336,10 +340,24 @@ class Shards:
         return shard
 
     def _make_room(self) -> None:
-        for folder in [name for name, shard in self._open.items() if not shard.pinned]:
+        for folder in self._closable():
             if len(self._open) < self._limit:
                 return
             self.close(folder)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many are open that one should be closed when nobody waits."""
+        return len(self._open) > self._limit - min(self._limit // 8, MAX_SPARE)
+
+    def close_oldest(self) -> None:
+        """Close the one that nobody used for longest, so that an opening has not to wait for it."""
+        if closable := self._closable():
+            self.close(closable[0])
+
+    def _closable(self) -> list[str]:
+        """Open ones that may be closed, the longest unused first."""
+        return [name for name, shard in self._open.items() if not shard.pinned]
 
     def _load(self, path: Path, dimensions: int, expect_data: bool) -> Shard:
         try:

@@ -1,24 +1,22 @@
 """The store: an index in one thread of this process, and the lock on its folder."""
 
-import fcntl
 import logging
 import sqlite3
-import time
 from pathlib import Path
 from typing import IO, Any
 
 from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.faiss.shards import FaissShards
 from services.retrieve.adapters.index import Index
+from services.retrieve.adapters.owning import own
 from services.retrieve.adapters.sparse import ENGINE, with_sparse
 from services.retrieve.adapters.store import InProcessStore
-from services.runtime.errors import FailedPrecondition, Internal, Unavailable
+from services.runtime.errors import Internal, Unavailable
 
 log = logging.getLogger(__name__)
 
 LOCAL = "local"
 """The location that means a folder under the data folder."""
-LOCK_SECONDS = 5.0
 
 
 class FaissStore(InProcessStore):
@@ -41,7 +39,7 @@ class FaissStore(InProcessStore):
         super().__init__("faiss", self._make)
 
     def _make(self) -> Index:
-        self._lock = _own(self._root)
+        self._lock = own(self._root)
         shards = FaissShards(self._root / "shards", self._open_shards)
         arms = with_sparse(self._sparse, shards, self._root, self._open_shards)
         return Index(Catalog(self._root / "catalog.sqlite"), arms, root=self._root)
@@ -64,28 +62,3 @@ class FaissStore(InProcessStore):
                     retry_after=30.0,
                 ) from error
             raise Internal("ENGINE_FAILED", "The engine failed.") from error
-
-
-def _own(root: Path) -> IO[bytes]:
-    """Make sure that no other process works in a folder; the lock ends with this one.
-
-    Raises:
-        FailedPrecondition: DATA_IN_USE, when another one does not leave within seconds.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    lock = (root / "owner.lock").open("wb")
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                lock.close()
-                raise FailedPrecondition(
-                    "DATA_IN_USE",
-                    f"Another process works in {root}; stop it, or set RAGMESH_DATA or "
-                    "VECTOR_URL to another folder.",
-                ) from None
-            time.sleep(0.05)  # one that was just killed is on its way out
-        else:
-            return lock

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -368,11 +368,15 @@ class Catalog:
             "facet", self._name, "summary", exact=True, limit=MAX_FACETS,
             facet_filter=models.Filter(must=[*where, equals(KIND, DOCUMENT)]), **self._reading,
         )  # fmt: skip
+        counts = {str(hit.value): hit.count for hit in answer.hits}
+        if len(counts) >= MAX_FACETS:  # there may be more: then one after the other
+            every = self._scroll([*where, equals(KIND, DOCUMENT)], fields=["summary"])
+            counts = Counter([one["summary"] async for one in every])
         summed: dict[tuple[str, ...], Totals] = {}
-        for hit in answer.hits:
-            access, languages = json.loads(hit.value)
+        for text, number in counts.items():
+            access, languages = json.loads(text)
             totals = summed.setdefault(tuple(access), Totals())
-            totals.add(1, sum(languages.values()), languages, hit.count)
+            totals.add(1, sum(languages.values()), languages, number)
         return summed
 
     # Leases

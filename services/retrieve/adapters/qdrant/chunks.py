@@ -31,7 +31,8 @@ BATCH = 256
 """Points of one write."""
 READ = 1024
 """Points of one read."""
-MAX_FACETS = 1_000_000
+MAX_FACETS = 10_000
+"""Values of one facet; a tenant has fewer collections."""
 _ORDER = models.WriteOrdering.MEDIUM
 """A deletion comes after the write that it follows, on every copy."""
 

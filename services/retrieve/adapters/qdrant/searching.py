@@ -66,7 +66,7 @@ class Searcher:
             if fresh.folder != row.folder:  # deleted and made again
                 row, stale = fresh, set()
                 continue
-            fused = fuse(*arms, query.weights)[: query.top_k]
+            fused = _fused(*arms, query)
             seen = {_version(place) for arm in arms for place, _ in arm}
             current, records, documents = await asyncio.gather(
                 self._catalog.current(row.folder, seen | hidden),
@@ -106,6 +106,16 @@ class Searcher:
 
     def _name(self, row: CollectionRow) -> str:
         return self._chunks.name(row.facts.encoder, row.facts.dimensions)
+
+
+def _fused(dense: Ranking, sparse: Ranking, query: StoreQuery) -> list[Fused]:
+    """Fusion orders equal scores by id, in 64 bits; a point's id here has 128, so it is its place
+    among all of them that is fused."""
+    ids = sorted({place for arm in (dense, sparse) for place, _ in arm})
+    places = {id_: place for place, id_ in enumerate(ids)}
+    arms = [[(places[id_], score) for id_, score in arm] for arm in (dense, sparse)]
+    fused = fuse(arms[0], arms[1], query.weights, query.top_k)
+    return [replace(hit, id=ids[hit.id]) for hit in fused]
 
 
 def _version(place: int) -> str:

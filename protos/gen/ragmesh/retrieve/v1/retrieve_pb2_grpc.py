@@ -39,6 +39,11 @@ class RetrieveServiceStub:
     details; FAILED_PRECONDITION ENGINE_ACCESS_DENIED, where a vector database refuses the service's
     key (a retry cannot help); UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to
     retry).
+
+    Where the encoder is a server, calls that embed may end with INVALID_ARGUMENT INPUT_REFUSED;
+    FAILED_PRECONDITION ENCODER_AUTHENTICATION_FAILED, ENCODER_MISCONFIGURED (a retry cannot help);
+    RESOURCE_EXHAUSTED ENCODER_RATE_LIMITED, UNAVAILABLE ENCODER_OVERLOADED, ENCODER_UNAVAILABLE,
+    DEADLINE_EXCEEDED ENCODER_TIMEOUT (safe to retry); INTERNAL ENCODER_BAD_ANSWER.
     """
 
     def __init__(self, channel):
@@ -173,6 +178,11 @@ class RetrieveServiceServicer:
     details; FAILED_PRECONDITION ENGINE_ACCESS_DENIED, where a vector database refuses the service's
     key (a retry cannot help); UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to
     retry).
+
+    Where the encoder is a server, calls that embed may end with INVALID_ARGUMENT INPUT_REFUSED;
+    FAILED_PRECONDITION ENCODER_AUTHENTICATION_FAILED, ENCODER_MISCONFIGURED (a retry cannot help);
+    RESOURCE_EXHAUSTED ENCODER_RATE_LIMITED, UNAVAILABLE ENCODER_OVERLOADED, ENCODER_UNAVAILABLE,
+    DEADLINE_EXCEEDED ENCODER_TIMEOUT (safe to retry); INTERNAL ENCODER_BAD_ANSWER.
     """
 
     def Search(self, request, context):
@@ -183,8 +193,7 @@ class RetrieveServiceServicer:
         FILTER_INVALID, DIVERSITY_OUT_OF_RANGE, GROUP_SIZE_OUT_OF_RANGE, MIN_SCORE_INVALID,
         NEIGHBORS_OUT_OF_RANGE, RERANK_DEPTH_OUT_OF_RANGE;
         NOT_FOUND COLLECTION_NOT_FOUND; FAILED_PRECONDITION FILTER_NOT_INDEXED, RERANKER_NOT_CONFIGURED,
-        ENCODER_MISMATCH,
-        ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
+        ENCODER_MISMATCH, ANALYZER_MISMATCH; DATA_LOSS COLLECTION_UNREADABLE (a retry cannot help); UNAVAILABLE
         ENGINE_UNAVAILABLE, ENCODER_LOADING; RESOURCE_EXHAUSTED ENCODER_BUSY (safe to retry).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -558,6 +567,11 @@ class RetrieveService:
     details; FAILED_PRECONDITION ENGINE_ACCESS_DENIED, where a vector database refuses the service's
     key (a retry cannot help); UNAVAILABLE ENGINE_UNAVAILABLE, where the index is starting (safe to
     retry).
+
+    Where the encoder is a server, calls that embed may end with INVALID_ARGUMENT INPUT_REFUSED;
+    FAILED_PRECONDITION ENCODER_AUTHENTICATION_FAILED, ENCODER_MISCONFIGURED (a retry cannot help);
+    RESOURCE_EXHAUSTED ENCODER_RATE_LIMITED, UNAVAILABLE ENCODER_OVERLOADED, ENCODER_UNAVAILABLE,
+    DEADLINE_EXCEEDED ENCODER_TIMEOUT (safe to retry); INTERNAL ENCODER_BAD_ANSWER.
     """
 
     @staticmethod
