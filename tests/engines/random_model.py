@@ -17,6 +17,8 @@ CHAT = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
+PAD, START, END = range(3)
+"""The numbers of the tokens that are no text."""
 CONTEXT = 512
 HIDDEN, INTERMEDIATE, HEADS, LAYERS = 256, 512, 4, 2
 GROUP = 128
