@@ -79,10 +79,11 @@ async def test_replicas_share_what_they_encode(redis):
     encode = Encoding()
     one, other = cache(links[0]), cache(links[1])
     first = await one.get("secret question", encode)
-    for _ in range(100):
-        await asyncio.sleep(0.01)
-        if keys := await links[0]._redis.keys("*"):
-            break
+    keys: list[bytes] = []
+    async with asyncio.timeout(20):
+        while not keys:
+            await asyncio.sleep(0.01)
+            keys = await links[0]._redis.keys("*")
     assert await other.get("secret question", encode) == first
     assert encode.count == 1
     assert all(b"secret" not in key for key in keys)
