@@ -69,10 +69,12 @@ else
 endif
 	@touch $@
 
+# The version is set afterwards: what it pins for its own extra is not to be had everywhere.
 $(ENGINES)/litellm/.stamp: pyproject.toml requirements.lock
 	@echo "Installing LiteLLM, once ..."
 	@$(PYTHON) -m venv $(@D)
-	@$(ENGINE_PIP) install 'litellm[proxy]==1.109.1'
+	@$(ENGINE_PIP) install 'litellm[proxy]'
+	@$(ENGINE_PIP) install --no-deps litellm==1.109.1
 	@$(ENGINE_PIP) install -e '.[infer,triton]' $(ENGINE_TESTS)
 	@touch $@
 
