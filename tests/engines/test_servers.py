@@ -165,12 +165,17 @@ async def test_leaving_makes_vllm_idle(vllm: Harness) -> None:
     endless = replace(
         CHAT, sampling=Sampling(max_tokens=480), extra={"ignore_eos": True, "min_tokens": 480}
     )
-    for _ in range(3):
+    seen = 0
+    for _ in range(10):
         async with aclosing(vllm.stream(endless)) as events:
             async for event in events:
                 if isinstance(event, Delta):
                     break
-            assert await running(url)
-        async with asyncio.timeout(10):
-            while await running(url):  # noqa: ASYNC110 - another process
+            # On a busy machine so small a model may be done before its server is asked.
+            seen += bool(await running(url))
+        async with asyncio.timeout(20):
+            while await running(url):  # noqa: ASYNC110 - it is another process
                 await asyncio.sleep(0.02)
+        if seen >= 3:
+            break
+    assert seen, "it was never seen at work"
