@@ -22,14 +22,14 @@ from services.text.normalize import normalize
 TENANT = tenant_id("bench")
 COLLECTION = "corpus"
 KEY = CollectionKey(TENANT, COLLECTION)
-ENCODERS[NAME] = WORD_VECTORS
 _FRAME_CHUNKS = 64
 _FIRST_CALIBRATED = 30
 _CALIBRATION_SECONDS = 1800.0
 
 
 def settings(data: Path, **changed: Any) -> RetrieveSettings:
-    """Those of a service with the quick encoder."""
+    """Those of a service with the quick encoder, which they make known to this process."""
+    ENCODERS[NAME] = WORD_VECTORS
     return RetrieveSettings(data=data, embedding_backend=NAME, **changed)
 
 

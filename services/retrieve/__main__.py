@@ -7,8 +7,6 @@ from services.retrieve.adapters import (
     CACHES,
     ENCODERS,
     LOCAL_STORES,
-    PLANNED_SPARSE_BACKENDS,
-    PLANNED_STORES,
     REDIS_STORES,
     RERANKERS,
     SERVER_STORES,
@@ -34,12 +32,7 @@ from services.runtime.settings import load
 def wire(settings: RetrieveSettings) -> Retrieval:
     """The chosen adapters together; nothing is started."""
     model_class = resolve(ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND")
-    resolve(
-        SPARSE_BACKENDS,
-        settings.sparse_backend,
-        "SPARSE_BACKEND",
-        planned=PLANNED_SPARSE_BACKENDS,
-    )
+    resolve(SPARSE_BACKENDS, settings.sparse_backend, "SPARSE_BACKEND")
     reads_words = settings.sparse_backend != ENGINE
     if reads_words:
         _check_local(settings)
@@ -106,7 +99,7 @@ def _check_local(settings: RetrieveSettings) -> None:
 def _store(settings: RetrieveSettings) -> Store:
     """The store at `vector_url`."""
     backend = settings.vector_backend
-    store_class = resolve(STORES, backend, "VECTOR_URL", planned=PLANNED_STORES)
+    store_class = resolve(STORES, backend, "VECTOR_URL")
     if backend in REDIS_STORES:
         return _redis_store(store_class, settings)
     if backend not in SERVER_STORES:

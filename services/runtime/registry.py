@@ -5,15 +5,13 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from services.runtime.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from services.runtime.errors import FailedPrecondition, InvalidArgument
 
 
 def resolve(
     registry: Mapping[str, str],
     name: str,
     what: str,
-    *,
-    planned: Mapping[str, str] | frozenset[str] = frozenset(),
 ) -> Any:
     """The object behind a name.
 
@@ -21,11 +19,9 @@ def resolve(
         registry: name -> dotted path, such as ``services.infer.adapters.openai:OpenAIEngine``.
         name: the name that was asked for.
         what: what the names are, for the message, such as ``MODEL_BACKEND``.
-        planned: names that a later version brings.
 
     Raises:
         InvalidArgument: UNKNOWN_NAME, listing the known names.
-        Unimplemented: NOT_IN_THIS_VERSION, for a planned name.
         FailedPrecondition: PACKAGE_MISSING, when the adapter's own dependency is not installed.
     """
     if name in registry:
@@ -37,10 +33,6 @@ def resolve(
                 f"{what} {name!r} needs the package {error.name!r}, which is not installed.",
             ) from error
     known = ", ".join(sorted(registry))
-    if name in planned:
-        raise Unimplemented(
-            "NOT_IN_THIS_VERSION", f"{what} {name!r} is not in this version; it has: {known}."
-        )
     raise InvalidArgument("UNKNOWN_NAME", f"{what} {name!r} is not known; known are: {known}.")
 
 

@@ -49,6 +49,3 @@ CACHES = {
     "redis": "services.retrieve.adapters.redis_vectors:RedisVectors",
 }
 """Each has ``from_settings(settings)``, which makes a `VectorCache`."""
-
-PLANNED_STORES: frozenset[str] = frozenset()
-PLANNED_SPARSE_BACKENDS: frozenset[str] = frozenset()

@@ -9,7 +9,7 @@ from services.retrieve.__main__ import build
 from services.retrieve.adapters.sentence_transformers import Model
 from services.retrieve.encoding import Encoder
 from services.retrieve.settings import RetrieveSettings
-from services.runtime.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from services.runtime.errors import FailedPrecondition, InvalidArgument
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,6 @@ def test_a_folder_that_is_no_model(tmp_path):
     ("settings", "error"),
     [
         ({"embedding_backend": "bert"}, InvalidArgument),
-        ({"vector_url": "redis://localhost"}, Unimplemented),
         ({"vector_url": "sqlite://x"}, InvalidArgument),
         ({"sparse_backend": "lucene"}, InvalidArgument),
     ],

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from services.runtime.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from services.runtime.errors import FailedPrecondition, InvalidArgument
 from services.runtime.registry import resolve
 
 REGISTRY = {"path": "pathlib:Path", "absent": "no_such_package.engine:Engine"}
@@ -18,12 +18,6 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InvalidArgument) as caught:
         resolve(REGISTRY, "pth", "MODEL_BACKEND")
     assert caught.value.message == "MODEL_BACKEND 'pth' is not known; known are: absent, path."
-
-
-def test_a_planned_name_says_that_this_version_does_not_have_it() -> None:
-    with pytest.raises(Unimplemented) as caught:
-        resolve(REGISTRY, "nim", "MODEL_BACKEND", planned=frozenset({"nim"}))
-    assert "'nim' is not in this version" in caught.value.message
 
 
 def test_a_missing_package_is_named() -> None:
