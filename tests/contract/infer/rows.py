@@ -27,7 +27,7 @@ from tests.contract.infer.servers.aira import AiraJobServer, AiraServer
 from tests.contract.infer.servers.azure import AzureServer, DatedAzureServer
 from tests.contract.infer.servers.litellm import LiteLlmProxyServer
 from tests.contract.infer.servers.llamacpp import LlamaServer
-from tests.contract.infer.servers.nim import NimServer
+from tests.contract.infer.servers.nim import NativeNimServer, NimServer
 from tests.contract.infer.servers.ollama import OllamaServer
 from tests.contract.infer.servers.openai import OpenAIServer
 from tests.contract.infer.servers.sglang import SglangServer
@@ -165,6 +165,7 @@ ROWS: Mapping[str, Row] = {
 MORE: Mapping[str, tuple[str, Row]] = {
     "aira, older service": ("aira", behind(AiraServer)),
     "azure, dated route": ("azure", behind(DatedAzureServer)),
+    "nim, from 2.0 on": ("nim", behind(NativeNimServer)),
 }
 """Further surroundings of a row: a name -> the row and what it runs against."""
 
