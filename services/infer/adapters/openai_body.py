@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from services.infer.adapters.failures import CUT, failure
 from services.infer.ports import (
     Delta,
     EngineEvent,
@@ -33,6 +34,9 @@ _FINISHES: Mapping[str, FinishReason] = {
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.CONTENT_FILTER,
 }
+_CUTS = frozenset({"abort", "aborted", "cancelled", "error", "timeout"})
+"""What servers say in that place of an answer that they gave up: vLLM and SGLang when they pause or
+shut down, TensorRT-LLM when its own time is over."""
 
 
 def body_of(request: GenerateRequest) -> dict[str, Any]:
@@ -65,6 +69,7 @@ def events_of(chunk: Mapping[str, Any]) -> list[EngineEvent]:
 
     Raises:
         TypeError, KeyError, ValueError, AttributeError: it is not a chunk of this protocol.
+        Unavailable: ENGINE_UNAVAILABLE: the server gave the answer up.
     """
     events: list[EngineEvent] = []
     for choice in chunk.get("choices") or ():
@@ -86,6 +91,8 @@ def events_of(chunk: Mapping[str, Any]) -> list[EngineEvent]:
             )
             events.append(made)
         reason = choice.get("finish_reason")
+        if reason in _CUTS:
+            raise failure(CUT)
         if reason:
             events.append(Finish(_FINISHES.get(reason, FinishReason.STOP), int(index)))
     usage = chunk.get("usage")
