@@ -71,9 +71,11 @@ class TgiSettings(ServerSettings):
 
 
 class TgiEngine(OpenAIProtocolEngine):
-    """TGI by its messages API."""
+    """TGI by its messages API. A stream that calls a tool names the tool in every piece, and ends
+    without a reason."""
 
     Settings = TgiSettings
+    names_calls = False
     can = replace(
         FAMILY,
         parallel_tool_calls=False,

@@ -39,6 +39,7 @@ from tests.contract.infer.servers.azure import AzureServer
 from tests.contract.infer.servers.nim import NativeNimServer, NimServer
 from tests.contract.infer.servers.openai import MODEL, TEXT
 from tests.contract.infer.servers.sglang import SglangServer
+from tests.contract.infer.servers.tgi import TgiServer
 from tests.contract.infer.servers.vllm import VllmServer
 from tests.until import until
 
@@ -335,6 +336,22 @@ async def test_nims_health_is_asked_where_there_is_one(make):
         with pytest.raises(RagmeshError) as caught:
             await make(NimEngine, server.settings).ready()
         assert caught.value.reason == "ENGINE_UNAVAILABLE"
+
+
+async def test_tgis_calls_are_named_once_whatever_its_version_repeats(make):
+    async with running(TgiServer()) as server:
+        engine = make(TgiEngine, server.settings)
+        asked = replace(CHAT, tools=(Tool("weather"),))
+        *deltas, finish, usage = [event async for event in engine.generate(asked)]
+    calls = [call for delta in deltas for call in delta.tool_calls]
+    assert [call.name for call in calls] == ["weather", "", ""]
+    assert [call.id for call in calls] == ["call_0", "", ""]
+    assert finish == Finish(FinishReason.TOOL_CALLS)
+    assert not usage.estimated
+
+    before_3 = {"tool_calls": {"index": 0, "function": {"name": "weather", "arguments": "{}"}}}
+    (delta,) = engine.events({"choices": [{"index": 0, "delta": before_3}]})
+    assert delta.tool_calls[0].arguments == "{}"
 
 
 async def test_a_vllm_whose_engine_died_is_not_ready(make):
