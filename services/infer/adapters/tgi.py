@@ -106,7 +106,12 @@ class TgiEngine(OpenAIProtocolEngine):
         """
         if request.task is Task.COMPLETE and request.top_logprobs is not None:
             raise _unsupported("logprobs")
+        if request.task is Task.COMPLETE and request.sampling.presence_penalty:
+            raise _unsupported("presence_penalty")
         body = super().body(request)
+        for penalty in ("presence_penalty", "frequency_penalty"):
+            if not body.get(penalty):  # it makes a heavy penalty on repetition of a presence of 0
+                body.pop(penalty, None)
         if body.get("top_p") == 1.0:
             del body["top_p"]  # it wants less than 1, which means the same
         guide, wanted = request.guide, request.response_format
