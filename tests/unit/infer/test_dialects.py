@@ -341,9 +341,10 @@ async def test_nims_health_is_asked_where_there_is_one(make):
 async def test_what_tgi_makes_of_penalties(make):
     engine = make(TgiEngine, TgiSettings())
     none = Sampling(presence_penalty=0.0, frequency_penalty=0.0)
-    assert not {"presence_penalty", "frequency_penalty"} & engine.body(
-        replace(CHAT, sampling=none)
-    ).keys()
+    assert (
+        not {"presence_penalty", "frequency_penalty"}
+        & engine.body(replace(CHAT, sampling=none)).keys()
+    )
     some = Sampling(presence_penalty=0.5)
     assert engine.body(replace(CHAT, sampling=some))["presence_penalty"] == 0.5
     text = GenerateRequest(model=MODEL, task=Task.COMPLETE, text="x", sampling=some)
