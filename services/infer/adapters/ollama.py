@@ -213,7 +213,7 @@ class OllamaEngine:
     async def _refusal(
         self, model: str, status: int, body: bytes, headers: Mapping[str, str]
     ) -> RagmeshError:
-        """A refusal. Some runners do not say how long a prompt may be; what runs is listed with it."""
+        """A refusal. Some runners keep it to themselves how long a prompt may be; then ask."""
         error = _ERRORS.error(status, body, headers)
         if not isinstance(error, ContextExceeded) or error.limit:
             return error
