@@ -37,7 +37,7 @@ from services.infer.adapters.failures import (
     retry_after,
 )
 from services.infer.adapters.litellm_proxy import CAN, LiteLlmProxy
-from services.infer.adapters.openai_body import body_of, events_of
+from services.infer.adapters.openai_body import Calls, body_of, events_of
 from services.infer.adapters.openai_errors import OPENAI_ERRORS
 from services.infer.lengths import too_long
 from services.infer.ports import (
@@ -167,6 +167,7 @@ class LiteLlmEngine:
         usage: Usage | None = None
         finishes: dict[int, Finish] = {}
         said: list[str] = []
+        calls = Calls()
         try:
             ask, arguments = self._call(request)
             async with _closing(await ask(**arguments)) as stream:
@@ -174,7 +175,7 @@ class LiteLlmEngine:
                     for event in events_of(chunk.model_dump(exclude_none=True)):
                         if isinstance(event, Delta):
                             said.append(event.text)
-                            yield event
+                            yield calls.passed(event)
                         elif isinstance(event, Finish):
                             finishes[event.index] = event
                         else:
