@@ -21,6 +21,7 @@ from services.infer.adapters.http import (
     HttpServer,
     Reply,
     bearer,
+    is_whole,
     parse_json,
     with_version,
     without_version,
@@ -338,6 +339,8 @@ async def _bursts(reply: Reply) -> AsyncGenerator[list[bytes], None]:
         if burst:
             yield burst
     burst = splitter.end()
+    if burst and burst[-1] != _DONE and not is_whole(burst[-1]):
+        raise failure(CUT)
     yield burst[: burst.index(_DONE) + 1] if _DONE in burst else burst
 
 
