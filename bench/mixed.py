@@ -2,20 +2,22 @@
 
 A real service process. A block first searches at a steady pace while nothing else goes on, then
 does the same while another process indexes --added chunks and until the background work after it
-(merging, optimising, calibrating) is over. gRPC health is asked all the time. `real encoder`
-(--real) does it with the packaged model and fewer chunks, by an encoder that takes the processors.
+(merging, optimising, calibrating) is over. gRPC health is asked all the time, by a process of its
+own, so that an answer waits for nothing of the bench's. `real encoder` (--real) does it with the
+packaged model and fewer chunks, by an encoder that takes the processors.
 """
 
 import argparse
 import asyncio
 import itertools
+import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-
-from grpc_health.v1 import health_pb2
 
 from bench import inside
 from bench.corpus import Corpus
@@ -113,23 +115,21 @@ class Mixed(Work):
         busy: list[float] = []
         health_idle: list[float] = []
         health_busy: list[float] = []
-        end = time.monotonic() + float(self.options["idle"])
-        await asyncio.gather(
-            self._searches(idle, lambda: time.monotonic() > end),
-            self._checks(health_idle, lambda: time.monotonic() > end),
-        )
-        started = time.perf_counter()
-        writing = asyncio.create_task(
-            self._write(int(self.options["base"]) + round_ * added, added)
-        )
-        over = asyncio.create_task(self._over(writing))
-        watching = asyncio.gather(
-            self._searches(busy, over.done), self._checks(health_busy, over.done)
-        )
-        await writing
-        indexed = time.perf_counter() - started
-        await over
-        await watching
+        async with self._probed(health_idle):
+            end = time.monotonic() + float(self.options["idle"])
+            await self._searches(idle, lambda: time.monotonic() > end)
+        async with self._probed(health_busy):
+            started = time.perf_counter()
+            writing = asyncio.create_task(
+                self._write(int(self.options["base"]) + round_ * added, added)
+            )
+            over = asyncio.create_task(self._over(writing))
+            searching = asyncio.create_task(self._searches(busy, over.done))
+            await writing
+            indexed = time.perf_counter() - started
+            await over
+            await searching
+            after = time.perf_counter() - started - indexed
         ratio = percentile(busy, 99) / percentile(idle, 99)
         return Block(
             len(idle) + len(busy),
@@ -138,7 +138,7 @@ class Mixed(Work):
                 "p99_ratio": ratio,
                 "p50_ratio": percentile(busy, 50) / percentile(idle, 50),
                 "chunks_per_s": added / indexed,
-                "after_s": time.perf_counter() - started - indexed,
+                "after_s": after,
             },
         )
 
@@ -173,12 +173,23 @@ class Mixed(Work):
         answer = await self._service.retrieve.Search(request, metadata=metadata())
         assert answer.hits
 
-    async def _checks(self, seconds: list[float], over: Callable[[], bool]) -> None:
-        while not over():
-            with stopwatch(seconds):
-                answer = await self._service.health.Check(health_pb2.HealthCheckRequest())
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
-            await asyncio.sleep(0.01)
+    @asynccontextmanager
+    async def _probed(self, seconds: list[float]) -> AsyncIterator[None]:
+        """Ask for health during the block; how long each answer took is there after it."""
+        prober = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.probe", self._service.address, cwd=ROOT,
+            stdin=PIPE, stdout=PIPE,
+        )  # fmt: skip
+        assert prober.stdin is not None
+        assert prober.stdout is not None
+        try:
+            assert await prober.stdout.readline() == b"ready\n", "the prober failed"
+            yield
+        finally:
+            prober.stdin.close()
+            said = await prober.stdout.read()
+            assert await prober.wait() == 0, "the prober failed"
+        seconds += json.loads(said)
 
     async def _write(self, start: int, count: int) -> None:
         arguments = [self._service.address, self.seed, self._chunks, start, count]
