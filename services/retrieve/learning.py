@@ -59,6 +59,8 @@ MAX_DRIFT = 0.2
 """Change of an average length from which chunks are weighed again."""
 MAX_WEIGHED = 10_000
 """Chunks of a language, about, that are weighed again."""
+_ON_THEIR_WAY = 2000
+"""Chunks, at most, that were weighed by what was known before and may still be published."""
 _PAGE_CHUNKS = 100
 
 
@@ -220,7 +222,8 @@ class Learning:
             # Whoever stops before the end begins again.
             begun = replace(before, averages=averages, unfinished=drifted, languages=languages)
             await self._store.set_profile(key, collection.generation, dump(begun))
-            await self._reweigh(key, drifted, averages)
+            now = await self._store.get_collection(key)
+            await self._reweigh(key, drifted, averages, now.all_chunks + _ON_THEIR_WAY)
         await self._store.set_profile(key, collection.generation, dump(profile))
         log.info(
             "learned from a collection",
@@ -269,10 +272,12 @@ class Learning:
         key: CollectionKey,
         languages: Sequence[str],
         averages: Mapping[str, tuple[float, ...]],
+        most: int,
     ) -> None:
-        """Give every chunk of some languages the weights that belong to the averages."""
-        after = chunks = 0
-        while page := await self._store.scan(key, after, _PAGE_CHUNKS):
+        """Give the first `most` chunks the weights that belong to the averages, as far as they are
+        in one of the languages. Those that come in meanwhile have them already."""
+        after = read = chunks = 0
+        while read < most and (page := await self._store.scan(key, after, _PAGE_CHUNKS)):
             drifted = [one for one in page if one.chunk.language in languages]
             vectors = await asyncio.to_thread(
                 lambda some: [
@@ -284,7 +289,7 @@ class Learning:
             )  # fmt: skip
             if vectors:
                 await self._store.replace_sparse(key, vectors)
-            after, chunks = page[-1].position, chunks + len(vectors)
+            after, read, chunks = page[-1].position, read + len(page), chunks + len(vectors)
         log.info("weighed chunks of a collection again", extra={"chunks": chunks})
 
     async def _give_words(self, key: CollectionKey) -> None:
