@@ -35,7 +35,7 @@ from typing import Any
 
 import bm25s
 import grpc
-import snowballstemmer
+import Stemmer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
@@ -295,7 +295,7 @@ def plain_rrf(first: Runs, second: Runs) -> Runs:
 def bm25s_runs(one: RetrievalSet) -> Runs:
     """What bm25s finds, with its own tokens, stop words and Porter2 stems."""
     texts = [f"{title}\n{text}" for _, title, text in one.corpus]
-    stemmer = snowballstemmer.stemmer("english").stemWords
+    stemmer = Stemmer.Stemmer("english").stemWords
     options = {"stopwords": "en", "stemmer": stemmer, "show_progress": False}
     retriever = bm25s.BM25(k1=1.2, b=0.75)
     retriever.index(bm25s.tokenize(texts, **options), show_progress=False)

@@ -9,6 +9,7 @@ candidate is than the next.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import gt, neg
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,6 @@ MAX_UNKNOWN = 0.3
 SPARSE_ONLY = ArmWeights(dense=0.0, sparse=1.0)
 DENSE_ONLY = ArmWeights(dense=1.0, sparse=0.0)
 BOTH = ArmWeights(dense=0.5, sparse=0.5)
-
-
-_NO_IDS = np.zeros(0, np.int64)
-_Arm = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,56 +102,82 @@ def fuse(
     With one arm its own scores stay. With two, each id gets the weighted mean of its normalised
     scores, so first in both arms is 1; one that an arm did not find has that arm's lowest. Ties go
     to the better sparse score, then to the lower id, so that equal input gives equal output.
+
+    The arms are read from the top only as far as the best need: by the threshold algorithm (Fagin,
+    Lotem & Naor, "Optimal Aggregation Algorithms for Middleware", PODS 2001).
     """
-    arms = (_ordered(dense), _ordered(sparse))
-    asked = [
-        (arm, weight)
-        for arm, weight in zip(arms, (weights.dense, weights.sparse), strict=True)
-        if weight
-    ]
-    ids = np.unique(np.concatenate([arm[0] for arm, _ in asked])) if asked else _NO_IDS
-    fused = np.zeros(len(ids))
-    for arm, weight in asked:
-        levels = arm[1]
-        if len(asked) > 1:
-            levels = normalised(levels) * (weight / (weights.dense + weights.sparse))
-        column = np.full(len(ids), min(0.0, float(levels.min())) if len(levels) else 0.0)
-        column[np.searchsorted(ids, arm[0])] = levels
-        fused += column
-    ranks, scores = zip(*(_places(ids, arm) for arm in arms), strict=True)
-    best = np.lexsort((ids, -scores[1], -fused))[:limit]
-    columns = [column[best].tolist() for column in (ids, fused, *ranks, *scores)]
-    return [
-        Fused(
-            id_, score, dense_rank or None, sparse_rank or None,
-            dense_score if dense_rank else None, sparse_score if sparse_rank else None,
-        )
-        for id_, score, dense_rank, sparse_rank, dense_score, sparse_score in zip(
-            *columns, strict=True
-        )
-    ]  # fmt: skip
+    arms = (_Arm(dense), _Arm(sparse))
+    shares = (weights.dense, weights.sparse)
+    asked = [arm for arm, weight in zip(arms, shares, strict=True) if weight]
+    if len(asked) > 1:
+        for arm, weight in zip(arms, shares, strict=True):
+            arm.normalise(weight / (weights.dense + weights.sparse))
+    columns = [(arm.places, arm.levels, arm.floor) for arm in asked]
+    words = arms[1]
+    longest = max((len(arm.ids) for arm in asked), default=0)
+    read = longest if limit is None else min(longest, 2 * limit)
+    while True:
+        found = []
+        for id_ in {id_ for arm in asked for id_ in arm.ids[:read]}:
+            score = 0.0
+            for places, levels, floor in columns:
+                place = places.get(id_)
+                score += floor if place is None else levels[place]
+            place = words.places.get(id_)
+            found.append((-score, 0.0 if place is None else -words.scores[place], id_))
+        found.sort()
+        # No id further down can have more than one that came next in every arm.
+        most = sum(arm.levels[read] if read < len(arm.ids) else arm.floor for arm in asked)
+        if limit is None or read >= longest or -found[limit - 1][0] > most:
+            break
+        read *= 4
+    return [_fused(id_, -score, arms) for score, _, id_ in found[:limit]]
 
 
-def _ordered(ranking: Sequence[tuple[int, float]]) -> _Arm:
-    """Ids and scores. Engines leave the order of equal scores open; here it is by id."""
-    if not ranking:
-        return _NO_IDS, np.zeros(0)
-    columns = tuple(zip(*ranking, strict=True))
-    ids, scores = np.array(columns[0], np.int64), np.array(columns[1], np.float64)
-    order = np.lexsort((ids, -scores))
-    return ids[order], scores[order]
+class _Arm:
+    """One arm's ranking, best first. Engines leave the order of equal scores open; it is by id."""
+
+    __slots__ = ("floor", "ids", "levels", "places", "scores")
+
+    def __init__(self, ranking: Sequence[tuple[int, float]]) -> None:
+        self.ids: Sequence[int] = ()
+        self.scores: Sequence[float] = ()
+        if ranking:
+            self.ids, self.scores = zip(*ranking, strict=True)
+            if not all(map(gt, self.scores, self.scores[1:])):
+                ordered = sorted(zip(map(neg, self.scores), self.ids, strict=True))
+                self.ids = [id_ for _, id_ in ordered]
+                self.scores = [-score for score, _ in ordered]
+        self.places = dict(zip(self.ids, range(len(self.ids)), strict=True))
+        """Where an id is, from 0."""
+        self._count(self.scores)
+
+    def normalise(self, share: float) -> None:
+        """Let `normalised` scores count, and only a share of them."""
+        if self.scores:
+            nth = self.scores[DEPTH - 1] if len(self.scores) >= DEPTH else None
+            least = _least(nth, self.scores[-1])
+            span = _span(self.scores[0], least)
+            self._count([(score - least) / span * share for score in self.scores])
+
+    def _count(self, levels: Sequence[float]) -> None:
+        self.levels = levels
+        """What the scores count, place by place."""
+        self.floor = min(0.0, levels[-1]) if levels else 0.0
+        """What an id counts that the arm did not find."""
 
 
-def _places(ids: NDArray[np.int64], arm: _Arm) -> _Arm:
-    """Ranks, from 1, and scores of ids in an arm; 0 and 0 for one that it did not find."""
-    ranks, scores = np.zeros(len(ids), np.int64), np.zeros(len(ids))
-    if len(ids):
-        at = np.searchsorted(ids, arm[0])
-        at[at == len(ids)] = 0
-        there = ids[at] == arm[0]
-        ranks[at[there]] = np.flatnonzero(there) + 1
-        scores[at[there]] = arm[1][there]
-    return ranks, scores
+def _fused(id_: int, score: float, arms: tuple[_Arm, _Arm]) -> Fused:
+    dense, sparse = arms
+    by_dense, by_sparse = dense.places.get(id_), sparse.places.get(id_)
+    return Fused(
+        id_,
+        score,
+        None if by_dense is None else by_dense + 1,
+        None if by_sparse is None else by_sparse + 1,
+        None if by_dense is None else dense.scores[by_dense],
+        None if by_sparse is None else sparse.scores[by_sparse],
+    )
 
 
 def normalised(scores: NDArray[Any]) -> NDArray[np.float64]:
@@ -167,9 +190,15 @@ def normalised(scores: NDArray[Any]) -> NDArray[np.float64]:
     if not len(scores):
         return np.zeros(0)
     given = np.asarray(scores, dtype=np.float64)
-    best = float(given.max())
-    if len(given) >= DEPTH:
-        least = float(np.partition(given, -DEPTH)[-DEPTH])
-    else:
-        least = min(0.0, float(given.min()))
-    return (given - least) / max(best - least, 1e-9)
+    nth = float(np.partition(given, -DEPTH)[-DEPTH]) if len(given) >= DEPTH else None
+    least = _least(nth, float(given.min()))
+    return (given - least) / _span(float(given.max()), least)
+
+
+def _least(nth: float | None, last: float) -> float:
+    """The score that counts 0, from the `DEPTH`-th, where there is one, and the last."""
+    return min(0.0, last) if nth is None else nth
+
+
+def _span(best: float, least: float) -> float:
+    return max(best - least, 1e-9)

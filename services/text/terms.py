@@ -5,7 +5,7 @@ import threading
 from functools import lru_cache
 from importlib.resources import files
 
-import snowballstemmer
+import Stemmer
 
 from services.text.normalize import normalize
 
@@ -23,7 +23,7 @@ class _Stemmers(threading.local):
     """One stemmer a thread: it keeps the word in itself, and ingest counts terms in threads."""
 
     def __init__(self) -> None:
-        self.english = snowballstemmer.stemmer("english")
+        self.english = Stemmer.Stemmer("english", 0)  # `_stem` keeps what was asked
 
 
 _STEMMERS = _Stemmers()

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from services.infer.adapters.failures import (
@@ -36,8 +35,9 @@ from services.infer.adapters.failures import (
     failure,
     retry_after,
 )
+from services.infer.adapters.http import key_of
 from services.infer.adapters.litellm_proxy import CAN, LiteLlmProxy
-from services.infer.adapters.openai_body import body_of, events_of
+from services.infer.adapters.openai_body import Calls, body_of, events_of
 from services.infer.adapters.openai_errors import OPENAI_ERRORS
 from services.infer.lengths import too_long
 from services.infer.ports import (
@@ -167,6 +167,7 @@ class LiteLlmEngine:
         usage: Usage | None = None
         finishes: dict[int, Finish] = {}
         said: list[str] = []
+        calls = Calls()
         try:
             ask, arguments = self._call(request)
             async with _closing(await ask(**arguments)) as stream:
@@ -174,7 +175,7 @@ class LiteLlmEngine:
                     for event in events_of(chunk.model_dump(exclude_none=True)):
                         if isinstance(event, Delta):
                             said.append(event.text)
-                            yield event
+                            yield calls.passed(event)
                         elif isinstance(event, Finish):
                             finishes[event.index] = event
                         else:
@@ -197,9 +198,8 @@ class LiteLlmEngine:
         """The library's function and its arguments."""
         body = body_of(request)
         settings = self._settings
-        key: SecretStr = settings.api_key
         own = {
-            "api_key": key.get_secret_value(),
+            "api_key": key_of(settings),
             "api_base": settings.api_base,
             "api_version": settings.api_version,
         }

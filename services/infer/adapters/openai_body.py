@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from services.infer.adapters.failures import CUT, failure
 from services.infer.ports import (
     Delta,
     EngineEvent,
@@ -33,6 +35,9 @@ _FINISHES: Mapping[str, FinishReason] = {
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.CONTENT_FILTER,
 }
+_CUTS = frozenset({"abort", "aborted", "cancelled", "error", "timeout"})
+"""What servers say in that place of an answer that they gave up: vLLM and SGLang when they pause or
+shut down, TensorRT-LLM when its own time is over."""
 
 
 def body_of(request: GenerateRequest) -> dict[str, Any]:
@@ -65,6 +70,7 @@ def events_of(chunk: Mapping[str, Any]) -> list[EngineEvent]:
 
     Raises:
         TypeError, KeyError, ValueError, AttributeError: it is not a chunk of this protocol.
+        Unavailable: ENGINE_UNAVAILABLE: the server gave the answer up.
     """
     events: list[EngineEvent] = []
     for choice in chunk.get("choices") or ():
@@ -86,6 +92,8 @@ def events_of(chunk: Mapping[str, Any]) -> list[EngineEvent]:
             )
             events.append(made)
         reason = choice.get("finish_reason")
+        if reason in _CUTS:
+            raise failure(CUT)
         if reason:
             events.append(Finish(_FINISHES.get(reason, FinishReason.STOP), int(index)))
     usage = chunk.get("usage")
@@ -99,6 +107,39 @@ def events_of(chunk: Mapping[str, Any]) -> list[EngineEvent]:
             )
         )
     return events
+
+
+class Calls:
+    """The tool calls of one answer. A call's id and name pass in its first piece only, whatever
+    the server repeats, for clients put the pieces together; one without an id gets one."""
+
+    __slots__ = ("_first",)
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[int, int], ToolCallDelta] = {}
+
+    def of(self, index: int) -> bool:
+        """Whether a choice has called."""
+        return any(choice == index for choice, _ in self._first)
+
+    def passed(self, delta: Delta) -> Delta:
+        """A delta as it goes on."""
+        if not delta.tool_calls:
+            return delta
+        pieces = tuple(self._piece(delta.index, call) for call in delta.tool_calls)
+        return replace(delta, tool_calls=pieces)
+
+    def _piece(self, index: int, call: ToolCallDelta) -> ToolCallDelta:
+        first = self._first.get((index, call.index))
+        if first is None:
+            first = replace(call, id=call.id or f"call_{call.index}")
+            self._first[index, call.index] = first
+            return first
+        return replace(
+            call,
+            id="" if call.id == first.id else call.id,
+            name="" if call.name == first.name else call.name,
+        )
 
 
 def _whole(message: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from services.infer.adapters.http import (
     with_version,
     without_version,
 )
-from services.infer.adapters.openai_body import body_of, events_of
+from services.infer.adapters.openai_body import Calls, body_of, events_of
 from services.infer.adapters.openai_errors import OPENAI_ERRORS
 from services.infer.adapters.prometheus import total
 from services.infer.adapters.sse import EventSplitter
@@ -34,6 +34,7 @@ from services.infer.ports import (
     EngineEvent,
     EngineLoad,
     Finish,
+    FinishReason,
     GenerateRequest,
     ModelInfo,
     Task,
@@ -79,6 +80,8 @@ class OpenAIProtocolEngine:
     Settings: ClassVar[type[ServerSettings]] = ServerSettings
     can: ClassVar[Capabilities] = FAMILY
     errors: ClassVar[ErrorTable] = OPENAI_ERRORS
+    names_calls: ClassVar[bool] = True
+    """Whether an answer that calls tools finishes with that reason, instead of another or none."""
 
     def __init__(self, settings: ServerSettings) -> None:
         """Raises:
@@ -213,6 +216,7 @@ class OpenAIProtocolEngine:
         usage: Usage | None = None
         finishes: dict[int, Finish] = {}
         said: list[str] = []
+        calls, done = Calls(), False
         async with self.server.stream("POST", self.route(request), self.body(request)) as reply:
             if reply.status != OK:
                 body = await reply.read_error()
@@ -220,14 +224,19 @@ class OpenAIProtocolEngine:
             async with aclosing(_bursts(reply)) as bursts:
                 async for burst in bursts:
                     for data in burst:
+                        if data == _DONE:
+                            done = True
+                            continue
                         for event in self._events_in(data):
                             if isinstance(event, Delta):
                                 said.append(event.text)
-                                yield event
+                                yield calls.passed(event)
                             elif isinstance(event, Finish):
                                 finishes[event.index] = event
                             else:
                                 usage = event
+        if not self.names_calls:
+            _name_calls(finishes, calls, done=done)
         if len(finishes) < request.n:
             raise failure(CUT)  # the server closed the stream without saying that it was done
         for index in sorted(finishes):
@@ -288,13 +297,20 @@ class OpenAIProtocolEngine:
         return listed
 
 
+def _name_calls(finishes: dict[int, Finish], calls: Calls, *, done: bool) -> None:
+    """Give the reason of a first choice that called tools."""
+    finish = finishes.get(0, Finish() if done else None)
+    if calls.of(0) and finish is not None and finish.reason is FinishReason.STOP:
+        finishes[0] = Finish(FinishReason.TOOL_CALLS)
+
+
 def _whole(count: float | None) -> int | None:
     return None if count is None else int(count)
 
 
 async def _bursts(reply: Reply) -> AsyncGenerator[list[bytes], None]:
-    """The data of events up to ``[DONE]``, as many at a time as have come. A JSON answer is one
-    event: servers that do not stream send that, and some send errors so."""
+    """The data of events up to and with ``[DONE]``, as many at a time as have come. A JSON answer
+    is one event: servers that do not stream send that, and some send errors so."""
     if reply.is_json:
         yield [await reply.read()]
         return
@@ -302,13 +318,13 @@ async def _bursts(reply: Reply) -> AsyncGenerator[list[bytes], None]:
     async for block in reply.blocks():
         burst = splitter.feed(block)
         if _DONE in burst:
-            yield burst[: burst.index(_DONE)]
+            yield burst[: burst.index(_DONE) + 1]
             await reply.drain()
             return
         if burst:
             yield burst
     burst = splitter.end()
-    yield burst[: burst.index(_DONE)] if _DONE in burst else burst
+    yield burst[: burst.index(_DONE) + 1] if _DONE in burst else burst
 
 
 def _prompt_tokens(request: GenerateRequest) -> int:

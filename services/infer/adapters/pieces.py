@@ -47,6 +47,22 @@ class Pieces:
         return rest
 
 
+class Growth:
+    """What is new in a text that comes whole each time, longer by some tokens."""
+
+    def __init__(self) -> None:
+        self._seen = ""
+
+    def of(self, whole: bytes) -> str:
+        """What has come since; the beginning of a character, which decoders show as a replacement
+        character, waits for its end."""
+        text = whole.decode(errors="replace").rstrip("\ufffd")
+        new = text[len(self._seen) :]
+        if new:
+            self._seen = text
+        return new
+
+
 def _overlap(text: str, stop: str) -> int:
     """How many characters at the end of `text` may be the beginning of `stop`."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):

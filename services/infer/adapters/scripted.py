@@ -22,6 +22,7 @@ from services.infer.ports import (
     ModelInfo,
     TokenLogprob,
     ToolCallDelta,
+    TopLogprob,
     Usage,
 )
 from services.infer.settings import EngineSettings
@@ -221,16 +222,17 @@ def _deltas(script: Script, request: GenerateRequest) -> tuple[list[Delta], Fini
     text = script.text * script.repeat
     if request.response_format.type is not FormatType.TEXT and not _is_json(text):
         text = json.dumps({"answer": text}, ensure_ascii=False)
+    ends = [at for stop in request.sampling.stop if (at := text.find(stop)) >= 0]
+    text = text[: min(ends, default=len(text))]
     pieces: list[str] = _PIECE.findall(text)
     limit = request.sampling.max_tokens
     if limit is not None and limit < len(pieces):
         pieces, reason = pieces[:limit], FinishReason.LENGTH
     if not request.stream and not (script.delay or script.mode):
         pieces = ["".join(pieces)]
-    wanted = request.top_logprobs is not None
     return [
         *thought,
-        *(Delta(piece, logprobs=_logprobs(piece, wanted)) for piece in pieces),
+        *(Delta(piece, logprobs=_logprobs(piece, request.top_logprobs)) for piece in pieces),
     ], reason
 
 
@@ -244,8 +246,12 @@ def _tool_deltas(script: Script) -> list[Delta]:
     return deltas
 
 
-def _logprobs(piece: str, wanted: bool) -> tuple[TokenLogprob, ...]:
-    return (TokenLogprob(piece, -0.5, piece.encode()),) if wanted else ()
+def _logprobs(piece: str, top: int | None) -> tuple[TokenLogprob, ...]:
+    """Of a piece that nothing else could have stood for."""
+    if top is None:
+        return ()
+    likely = (TopLogprob(piece, -0.5, piece.encode()),) if top else ()
+    return (TokenLogprob(piece, -0.5, piece.encode(), likely),)
 
 
 def _is_json(text: str) -> bool:

@@ -71,9 +71,11 @@ class TgiSettings(ServerSettings):
 
 
 class TgiEngine(OpenAIProtocolEngine):
-    """TGI by its messages API."""
+    """TGI by its messages API. A stream that calls a tool names the tool in every piece, and ends
+    without a reason."""
 
     Settings = TgiSettings
+    names_calls = False
     can = replace(
         FAMILY,
         parallel_tool_calls=False,
@@ -104,7 +106,12 @@ class TgiEngine(OpenAIProtocolEngine):
         """
         if request.task is Task.COMPLETE and request.top_logprobs is not None:
             raise _unsupported("logprobs")
+        if request.task is Task.COMPLETE and request.sampling.presence_penalty:
+            raise _unsupported("presence_penalty")
         body = super().body(request)
+        for penalty in ("presence_penalty", "frequency_penalty"):
+            if not body.get(penalty):  # it makes a heavy penalty on repetition of a presence of 0
+                body.pop(penalty, None)
         if body.get("top_p") == 1.0:
             del body["top_p"]  # it wants less than 1, which means the same
         guide, wanted = request.guide, request.response_format

@@ -1,9 +1,8 @@
 """Triton Inference Server over gRPC, by the Open Inference Protocol (KServe v2) and Triton's
 extensions to it: `ModelStreamInfer` for decoupled models, the model repository.
 
-A model's tensors say which back-end it is of: TensorRT-LLM takes each parameter as a tensor, vLLM
-takes them as one JSON text. Either takes text: a chat is rendered here, by the model's own template
-where `tokenizer` says where it lies.
+A model's tensors say which back-end it is of (`triton_tensors`). Each takes text: a chat is
+rendered here, by the model's own template where `tokenizer` says where it lies.
 """
 
 import asyncio
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
-import orjson
 from pydantic_settings import SettingsConfigDict
 
 from services.infer.adapters.failures import (
@@ -33,7 +31,8 @@ from services.infer.adapters.failures import (
 )
 from services.infer.adapters.http import bearer
 from services.infer.adapters.openai_body import messages_of
-from services.infer.adapters.pieces import Pieces
+from services.infer.adapters.pieces import Growth, Pieces
+from services.infer.adapters.triton_tensors import is_llm_api, values_of
 from services.infer.adapters.vocabulary import Vocabulary, plain_chat
 from services.infer.lengths import too_long
 from services.infer.ports import (
@@ -56,8 +55,6 @@ from services.runtime.registry import package
 _WHO = "model provider 'triton'"
 _ASKING_TIMEOUT = 5.0
 _LOADING_TIMEOUT = 600.0
-_DEFAULT_MAX_TOKENS = 512
-"""TensorRT-LLM's models have no limit of their own and want one."""
 _FINAL = "triton_final_response"
 
 MEANINGS: Mapping[grpc.StatusCode, Meaning] = {
@@ -121,6 +118,13 @@ class _Input(NamedTuple):
     shape: tuple[int, ...]
 
 
+class _Model(NamedTuple):
+    inputs: Mapping[str, _Input]
+    """The tensors that it takes."""
+    grows: bool
+    """Whether each answer has all of the text so far, instead of what is new."""
+
+
 class TritonEngine:
     """Triton: an `Engine`, a `ModelManager`, and with a tokenizer a `TokenCounter`."""
 
@@ -143,7 +147,7 @@ class TritonEngine:
         )
         self._stub = stubs.GRPCInferenceServiceStub(self._channel)
         self._metadata = tuple(bearer(settings).items())
-        self._inputs: dict[str, Mapping[str, _Input]] = {}
+        self._models: dict[str, _Model] = {}
         self._vocabulary: Vocabulary | None = None
 
     @classmethod
@@ -196,8 +200,10 @@ class TritonEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         text, _ = await self._prompt(request)
-        asked = self._request(request, text, await self._inputs_of(request.model))
+        model = await self._model(request.model)
+        asked = self._request(request, text, model.inputs)
         pieces = Pieces(request.sampling.stop)
+        growth = Growth() if model.grows else None
         counts: dict[str, int] = {}
         said: list[str] = []
         reason, final = FinishReason.STOP, False
@@ -211,7 +217,8 @@ class TritonEngine:
                 response = answer.infer_response
                 outputs = _outputs(response)
                 if "text_output" in outputs:
-                    piece = pieces.add(outputs["text_output"])
+                    new = outputs["text_output"]
+                    piece = pieces.add(new) if growth is None else pieces.add_text(growth.of(new))
                     if piece:
                         said.append(piece)
                         yield Delta(piece)
@@ -256,7 +263,7 @@ class TritonEngine:
         )
 
     async def unload(self, model: str) -> None:
-        self._inputs.pop(model, None)
+        self._models.pop(model, None)
         await self._ask(
             "RepositoryModelUnload", self._pb.RepositoryModelUnloadRequest(model_name=model)
         )
@@ -271,18 +278,31 @@ class TritonEngine:
         except grpc.aio.AioRpcError as error:
             raise error_of(error.code(), error.details() or "") from error
 
-    async def _inputs_of(self, model: str) -> Mapping[str, _Input]:
-        """The tensors that a model takes."""
-        known = self._inputs.get(model)
+    async def _model(self, name: str) -> _Model:
+        """What there is to know of a model.
+
+        Raises:
+            InvalidArgument: PARAMETER_UNSUPPORTED: it takes no text.
+        """
+        known = self._models.get(name)
         if known is None:
-            metadata = await self._ask("ModelMetadata", self._pb.ModelMetadataRequest(name=model))
-            known = self._inputs[model] = {
-                one.name: _Input(one.datatype, tuple(one.shape)) for one in metadata.inputs
-            }
-            if "text_input" not in known:
-                del self._inputs[model]
+            metadata = await self._ask("ModelMetadata", self._pb.ModelMetadataRequest(name=name))
+            inputs = {one.name: _Input(one.datatype, tuple(one.shape)) for one in metadata.inputs}
+            if "text_input" not in inputs:
                 raise failure(UNSUPPORTED)
+            grows = is_llm_api(inputs) or await self._accumulates(name)
+            known = self._models[name] = _Model(inputs, grows)
         return known
+
+    async def _accumulates(self, name: str) -> bool:
+        """Whether TensorRT-LLM's `tensorrt_llm_bls` was told to send all of its text again and
+        again, as it has to where single tokens are no text."""
+        try:
+            answer = await self._ask("ModelConfig", self._pb.ModelConfigRequest(name=name))
+        except RagmeshError:  # a server may keep it to itself
+            return False
+        told = answer.config.parameters["accumulate_tokens"].string_value
+        return told.strip().lower() in ("true", "1")
 
     async def _prompt(self, request: GenerateRequest) -> tuple[str, bool]:
         """The text that the model continues, and whether special tokens are still to be added."""
@@ -294,13 +314,11 @@ class TritonEngine:
         return render(messages_of(request), continue_final=request.continue_final), False
 
     def _request(self, request: GenerateRequest, text: str, inputs: Mapping[str, _Input]) -> Any:
-        values = _vllm(request) if "sampling_parameters" in inputs else _tensorrt(request)
-        values = {"text_input": text, **values}
+        values = values_of(request, text, inputs)
         asked = self._pb.ModelInferRequest(model_name=request.model)
         asked.parameters["triton_enable_empty_final_response"].bool_param = True
         for name, value in values.items():
-            if name in inputs and value is not None:
-                self._add(asked, name, inputs[name], value)
+            self._add(asked, name, inputs[name], value)
         return asked
 
     def _add(self, asked: Any, name: str, wanted: _Input, value: Any) -> None:
@@ -361,49 +379,6 @@ def error_of(code: grpc.StatusCode | None, message: str) -> RagmeshError:
     )
 
 
-def _tensorrt(request: GenerateRequest) -> dict[str, Any]:
-    """The tensors of TensorRT-LLM's `ensemble` and `tensorrt_llm_bls`."""
-    sampling = request.sampling
-    return {
-        "max_tokens": sampling.max_tokens or _DEFAULT_MAX_TOKENS,
-        "stream": True,
-        "exclude_input_in_output": True,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        # Greedy where nothing else is asked for: the library's own default is top_k 1.
-        "top_k": sampling.top_k,
-        "random_seed": sampling.seed,
-        "seed": sampling.seed,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "stop_words": list(sampling.stop) or None,
-    }
-
-
-def _vllm(request: GenerateRequest) -> dict[str, Any]:
-    """The tensors of Triton's vLLM back-end."""
-    sampling = request.sampling
-    parameters = {
-        "max_tokens": sampling.max_tokens or _DEFAULT_MAX_TOKENS,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "seed": sampling.seed,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "stop": list(sampling.stop) or None,
-    }
-    known = {name: value for name, value in parameters.items() if value is not None}
-    return {
-        "stream": True,
-        "exclude_input_in_output": True,
-        "return_finish_reason": True,
-        "return_num_input_tokens": True,
-        "return_num_output_tokens": True,
-        "sampling_parameters": orjson.dumps(known).decode(),
-    }
-
-
 def _outputs(response: Any) -> dict[str, bytes]:
     """The first element of each tensor: of text its bytes, of numbers their little-endian ones."""
     found: dict[str, bytes] = {}
@@ -431,6 +406,9 @@ def _count(counts: dict[str, int], outputs: Mapping[str, bytes]) -> None:
 
 
 def _reason(value: bytes | None) -> FinishReason | None:
+    """Raises: Unavailable ENGINE_UNAVAILABLE: the engine gave up, which is no end."""
+    if value in (b"abort", b"cancelled", b"timeout"):
+        raise failure(CUT)
     return {b"length": FinishReason.LENGTH, b"stop": FinishReason.STOP}.get(value or b"")
 
 

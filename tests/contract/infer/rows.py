@@ -27,12 +27,17 @@ from tests.contract.infer.servers.aira import AiraJobServer, AiraServer
 from tests.contract.infer.servers.azure import AzureServer, DatedAzureServer
 from tests.contract.infer.servers.litellm import LiteLlmProxyServer
 from tests.contract.infer.servers.llamacpp import LlamaServer
-from tests.contract.infer.servers.nim import NimServer
+from tests.contract.infer.servers.nim import NativeNimServer, NimServer
 from tests.contract.infer.servers.ollama import OllamaServer
 from tests.contract.infer.servers.openai import OpenAIServer
 from tests.contract.infer.servers.sglang import SglangServer
 from tests.contract.infer.servers.tgi import TgiServer
-from tests.contract.infer.servers.triton import TensorRtServer, served
+from tests.contract.infer.servers.triton import (
+    AccumulatingServer,
+    LlmApiServer,
+    TensorRtServer,
+    served,
+)
 from tests.contract.infer.servers.trtllm import TrtllmServer
 from tests.contract.infer.servers.vllm import VllmServer
 
@@ -165,6 +170,9 @@ ROWS: Mapping[str, Row] = {
 MORE: Mapping[str, tuple[str, Row]] = {
     "aira, older service": ("aira", behind(AiraServer)),
     "azure, dated route": ("azure", behind(DatedAzureServer)),
+    "nim, from 2.0 on": ("nim", behind(NativeNimServer)),
+    "triton, accumulating": ("triton", served(AccumulatingServer)),
+    "triton, LLM API": ("triton", served(LlmApiServer)),
 }
 """Further surroundings of a row: a name -> the row and what it runs against."""
 

@@ -36,9 +36,10 @@ from services.runtime.context import Caller, set_caller
 from services.runtime.errors import FailedPrecondition, InvalidArgument, RagmeshError
 from tests.contract.infer.scripted_http import running, sse
 from tests.contract.infer.servers.azure import AzureServer
-from tests.contract.infer.servers.nim import NimServer
-from tests.contract.infer.servers.openai import MODEL, TEXT
+from tests.contract.infer.servers.nim import NativeNimServer, NimServer
+from tests.contract.infer.servers.openai import MODEL, TEXT, OpenAIServer
 from tests.contract.infer.servers.sglang import SglangServer
+from tests.contract.infer.servers.tgi import TgiServer
 from tests.contract.infer.servers.vllm import VllmServer
 from tests.until import until
 
@@ -49,6 +50,7 @@ CHAT = GenerateRequest(
 )
 SCHEMA = ResponseFormat(FormatType.JSON_SCHEMA, '{"type": "object"}')
 REGEX, CHOICE = Guide(GuideKind.REGEX, ("a+",)), Guide(GuideKind.CHOICE, ("a.b", "c"))
+OWN_NIM = NimSettings(url="http://nim:8000/v1")
 GRAMMAR = Guide(GuideKind.GRAMMAR, ('root ::= "a"',))
 
 
@@ -70,8 +72,8 @@ async def make():
     [
         (VllmEngine, VllmSettings(), REGEX, {"structured_outputs": {"regex": "a+"}}),
         (VllmEngine, VllmSettings(), CHOICE, {"structured_outputs": {"choice": ["a.b", "c"]}}),
-        (NimEngine, NimSettings(), CHOICE, {"nvext": {"guided_choice": ["a.b", "c"]}}),
-        (NimEngine, NimSettings(), GRAMMAR, {"nvext": {"guided_grammar": 'root ::= "a"'}}),
+        (NimEngine, OWN_NIM, CHOICE, {"nvext": {"guided_choice": ["a.b", "c"]}}),
+        (NimEngine, OWN_NIM, GRAMMAR, {"nvext": {"guided_grammar": 'root ::= "a"'}}),
         (SglangEngine, SglangSettings(), CHOICE, {"regex": r"(a\.b|c)"}),
         (SglangEngine, SglangSettings(), GRAMMAR, {"ebnf": 'root ::= "a"'}),
         (
@@ -91,9 +93,13 @@ async def test_guides_in_each_servers_words(make, cls, settings, guide, fields):
 async def test_schemas_in_each_servers_words(make):
     asked = replace(CHAT, response_format=SCHEMA)
     schema = {"type": "object"}
-    nim = make(NimEngine, NimSettings()).body(asked)
+    nim = make(NimEngine, OWN_NIM).body(asked)
     assert nim["nvext"] == {"guided_json": schema}
     assert "response_format" not in nim
+    hosted = make(NimEngine, NimSettings(url="https://integrate.api.nvidia.com/v1/"))
+    assert hosted.body(asked)["response_format"]["json_schema"]["schema"] == schema
+    assert "nvext" not in hosted.body(asked)
+    assert (hosted.capabilities().guides, hosted.settings.needs_model) == (frozenset(), True)
     trtllm = make(TrtllmEngine, TrtllmSettings()).body(asked)
     assert trtllm["response_format"] == {"type": "json", "schema": schema}
     tgi = make(TgiEngine, TgiSettings()).body(asked)
@@ -112,6 +118,27 @@ async def test_openais_own_server_wants_the_limits_new_name(make):
     assert (headers["openai-organization"], headers["openai-project"]) == ("o", "p")
     other = make(OpenAIEngine, OpenAISettings(url="http://gpu:8000/v1"))
     assert other.body(CHAT)["max_tokens"] == 9
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://eu.api.openai.com/v1", "https://api.openai.com/v1/", "https://API.openai.com/v1"],
+)
+async def test_openai_is_itself_in_each_region(make, url):
+    own = make(OpenAIEngine, OpenAISettings(url=url))
+    assert own.body(CHAT)["max_completion_tokens"] == 9
+    assert not own.capabilities("o3").max_stops
+    assert own.settings.needs_model
+
+
+async def test_a_key_from_a_file_works_and_a_broken_one_is_told(make):
+    async with running(OpenAIServer()) as server:
+        asked = server.settings.model_copy(update={"api_key": SecretStr("k-1\n")})
+        await make(OpenAIEngine, asked).ready()
+    with pytest.raises(FailedPrecondition) as caught:
+        OpenAIEngine(asked.model_copy(update={"api_key": SecretStr("k-1\nk-2")}))
+    assert caught.value.reason == "KEY_INVALID"
+    assert "k-1" not in str(caught.value)
 
 
 async def test_what_openais_models_take(make):
@@ -283,10 +310,37 @@ async def test_an_answer_that_azure_filters_ends_so(make):
     assert events[:2] == [Delta("Well"), Finish(FinishReason.CONTENT_FILTER)]
 
 
+@pytest.mark.parametrize(
+    ("guide", "fields"),
+    [
+        (REGEX, {"structured_outputs": {"regex": "a+"}, "regex": "a+"}),
+        (CHOICE, {"structured_outputs": {"choice": ["a.b", "c"]}, "regex": r"(a\.b|c)"}),
+        (
+            GRAMMAR,
+            {"structured_outputs": {"grammar": 'root ::= "a"'}, "ebnf": 'root ::= "a"'},
+        ),
+    ],
+)
+async def test_a_nim_from_2_on_is_told_in_its_engines_words(make, guide, fields):
+    async with running(NativeNimServer()) as server:
+        engine = make(NimEngine, server.settings)
+        await engine.models()
+        body = engine.body(replace(CHAT, guide=guide))
+        assert {name: body.get(name) for name in fields} == fields
+        assert "nvext" not in body
+        asked = engine.body(replace(CHAT, response_format=SCHEMA))
+        assert asked["response_format"]["json_schema"]["schema"] == {"type": "object"}
+        assert "nvext" not in asked
+
+
 async def test_nims_health_is_asked_where_there_is_one(make):
     async with running(NimServer()) as server:
         await make(NimEngine, server.settings).ready()
-        assert [asked.path for asked in server.asked] == ["/v1/health/ready", "/v1/models"]
+        assert [asked.path for asked in server.asked] == [
+            "/v1/health/ready",
+            "/v1/models",
+            "/v1/version",
+        ]
 
     class Hosted(NimServer):
         async def other(self, asked, reply):
@@ -303,6 +357,37 @@ async def test_nims_health_is_asked_where_there_is_one(make):
         with pytest.raises(RagmeshError) as caught:
             await make(NimEngine, server.settings).ready()
         assert caught.value.reason == "ENGINE_UNAVAILABLE"
+
+
+async def test_what_tgi_makes_of_penalties(make):
+    engine = make(TgiEngine, TgiSettings())
+    none = Sampling(presence_penalty=0.0, frequency_penalty=0.0)
+    assert (
+        not {"presence_penalty", "frequency_penalty"}
+        & engine.body(replace(CHAT, sampling=none)).keys()
+    )
+    some = Sampling(presence_penalty=0.5)
+    assert engine.body(replace(CHAT, sampling=some))["presence_penalty"] == 0.5
+    text = GenerateRequest(model=MODEL, task=Task.COMPLETE, text="x", sampling=some)
+    with pytest.raises(InvalidArgument) as caught:  # its text completions overlook it
+        engine.body(text)
+    assert caught.value.field == "presence_penalty"
+
+
+async def test_tgis_calls_are_named_once_whatever_its_version_repeats(make):
+    async with running(TgiServer()) as server:
+        engine = make(TgiEngine, server.settings)
+        asked = replace(CHAT, tools=(Tool("weather"),))
+        *deltas, finish, usage = [event async for event in engine.generate(asked)]
+    calls = [call for delta in deltas for call in delta.tool_calls]
+    assert [call.name for call in calls] == ["weather", "", ""]
+    assert [call.id for call in calls] == ["call_0", "", ""]
+    assert finish == Finish(FinishReason.TOOL_CALLS)
+    assert not usage.estimated
+
+    before_3 = {"tool_calls": {"index": 0, "function": {"name": "weather", "arguments": "{}"}}}
+    (delta,) = engine.events({"choices": [{"index": 0, "delta": before_3}]})
+    assert delta.tool_calls[0].arguments == "{}"
 
 
 async def test_a_vllm_whose_engine_died_is_not_ready(make):

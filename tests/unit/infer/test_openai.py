@@ -162,6 +162,14 @@ async def test_everything_a_chunk_can_carry():
     assert usage == Usage(1, 2)
 
 
+@pytest.mark.parametrize("reason", ["abort", "cancelled", "error", "timeout"])
+async def test_an_answer_that_the_server_gave_up_is_no_whole_one(reason):
+    with pytest.raises(RagmeshError) as caught:
+        await canned(sse(chunk({"content": "Wel"}), chunk({}, reason)))
+    assert caught.value.reason == "ENGINE_UNAVAILABLE"
+    assert caught.value.retry_after == 1.0
+
+
 async def test_blocks_may_break_anywhere():
     data = sse(chunk({"content": "日本語"}), chunk({}, "stop")) + DONE
     events = await canned(*(data[i : i + 1] for i in range(len(data))))

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from services.infer.ports import (
     GenerateRequest,
     ResponseFormat,
     Role,
+    Sampling,
     text_message,
 )
 from services.runtime.errors import InvalidArgument, ResourceExhausted, Unavailable
@@ -39,6 +41,14 @@ async def test_settings_and_directives():
     assert texts(await run(engine, request(text="a b", repeat=2.0))) == ["a", " ba", " b"]
     assert texts(await run(engine, request(stream=False))) == ["One two 日本語です"]
     assert (engine.started, engine.finished, engine.aborted) == (3, 3, 0)
+
+
+async def test_stop_texts_and_likely_tokens_are_honoured():
+    asked = replace(request(), sampling=Sampling(stop=("two", "zz")), top_logprobs=1)
+    *deltas, finish, _ = await run(ScriptedEngine(Script("One two three")), asked)
+    assert "".join(one.text for one in deltas) == "One "
+    assert finish == Finish(FinishReason.STOP)
+    assert [len(one.logprobs[0].top) for one in deltas] == [1, 1]
 
 
 async def test_delays():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
+from typing import ClassVar
 
 import grpc
 import pytest
@@ -21,7 +22,14 @@ from services.infer.ports import (
 )
 from services.runtime.errors import InvalidArgument, Unimplemented
 from tests.contract.infer import rig
-from tests.contract.infer.servers.triton import MODEL, TensorRtServer, VllmBackend, served
+from tests.contract.infer.servers.triton import (
+    MODEL,
+    AccumulatingServer,
+    LlmApiServer,
+    TensorRtServer,
+    VllmBackend,
+    served,
+)
 
 CHAT = GenerateRequest(
     model=MODEL,
@@ -55,6 +63,62 @@ async def test_tensorrts_parameters_are_tensors_of_the_models_shape():
     assert text == b"system: Be brief.\nuser: hi\nassistant:"
 
     assert "seed" not in given
+
+
+async def test_a_temperature_alone_is_no_greedy_choice():
+    async with served(TensorRtServer)() as server:
+        engine = TritonEngine.from_settings(server.settings)
+        await events(engine, replace(CHAT, sampling=Sampling(temperature=0.5)))
+        await events(engine, replace(CHAT, sampling=Sampling(temperature=0.0)))
+        await events(engine)
+        await engine.aclose()
+    warm, cold, silent = server.asked
+    assert list(warm["top_p"].contents.fp32_contents) == [1.0]
+    assert "top_p" not in cold.keys() | silent.keys()
+
+
+async def test_the_llm_apis_tensors_have_names_of_their_own():
+    async with served(LlmApiServer)() as server:
+        engine = TritonEngine.from_settings(server.settings)
+        sampling = Sampling(temperature=0.5, top_k=3, max_tokens=9, stop=("§",), seed=1 << 40)
+        *deltas, finish, _ = await events(engine, replace(CHAT, sampling=sampling))
+        await engine.aclose()
+    (given,) = server.asked
+    assert list(given["text_input"].shape) == [1]
+    assert list(given["streaming"].contents.bool_contents) == [True]
+    assert list(given["sampling_param_max_tokens"].contents.int_contents) == [9]
+    assert list(given["sampling_param_seed"].contents.uint64_contents) == [1 << 40]
+    assert "stop" not in given
+    assert len(deltas) > 1
+    assert "".join(one.text for one in deltas) == server.text
+    assert finish == Finish(FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize("kind", [AccumulatingServer, LlmApiServer])
+async def test_a_text_that_comes_whole_each_time_is_said_once(kind):
+    async with served(kind)() as server:
+        engine = TritonEngine.from_settings(server.settings)
+        server.behave(rig.BYTES)
+        *deltas, _, _ = await events(engine)
+        *cut, _, _ = await events(engine, replace(CHAT, sampling=Sampling(stop=("quick",))))
+        await engine.aclose()
+    assert "".join(one.text for one in deltas) == server.text
+    assert not any("\ufffd" in one.text for one in deltas)
+    assert "".join(one.text for one in cut) == "こんにちは、世界。 The "
+
+
+async def test_what_a_model_has_no_tensor_for_is_refused_by_name():
+    class Plain(TensorRtServer):
+        inputs: ClassVar = {
+            name: one for name, one in TensorRtServer.inputs.items() if "seed" not in name
+        }
+
+    async with served(Plain)() as server:
+        engine = TritonEngine.from_settings(server.settings)
+        with pytest.raises(InvalidArgument) as caught:
+            await events(engine, replace(CHAT, sampling=Sampling(seed=1)))
+        await engine.aclose()
+    assert (caught.value.reason, caught.value.field) == ("PARAMETER_UNSUPPORTED", "seed")
 
 
 async def test_vllms_back_end_takes_json_and_counts():

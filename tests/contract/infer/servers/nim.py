@@ -13,8 +13,9 @@ from tests.contract.infer.servers.openai import KEY, OpenAIServer, refusal
 
 
 class NimServer(OpenAIServer):
-    """A self-hosted NIM, with the problem objects of NVIDIA's own endpoint."""
+    """A self-hosted NIM of before 2.0, with the problem objects of NVIDIA's own endpoint."""
 
+    release = "1.13.0"
     stands_in = "a scripted server of NIM's API"
     can = OpenAIServer.can - {rig.FILTER}
     known = OpenAIServer.known | {"nvext"}
@@ -63,4 +64,19 @@ class NimServer(OpenAIServer):
         if asked.path == "/v1/health/ready":
             ready = {"object": "health-response", "message": "Service is ready."}
             return await reply.send(200, ready)
+        if asked.path == "/v1/version":
+            return await reply.send(200, {"release": self.release, "api": self.release})
         return await super().other(asked, reply)
+
+
+class NativeNimServer(NimServer):
+    """A NIM of 2.0 or later: vLLM or SGLang behind NIM's own health and version."""
+
+    release = "2.1.6"
+    known = OpenAIServer.known | {"structured_outputs", "regex", "ebnf"}
+
+    def problem(self, body: dict[str, Any]) -> Failure | None:
+        return OpenAIServer.problem(self, body)
+
+    def said(self, body: dict[str, Any]) -> tuple[str, ...]:
+        return OpenAIServer.said(self, body)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from services.infer.adapters.tgi import TgiSettings
 from tests.contract.infer import rig
-from tests.contract.infer.scripted_http import Asked, Failure, Reply
+from tests.contract.infer.scripted_http import Asked, Failure, Reply, sse
 from tests.contract.infer.servers.openai import KEY, MODEL, OpenAIServer
 
 
@@ -60,10 +60,22 @@ class TgiServer(OpenAIServer):
             return ('{"answer": ', '"日本語"}')
         return super().said(body)
 
+    def pieces(self, body: dict[str, Any]) -> Iterator[str]:
+        for event in super().pieces(body):
+            if '"finish_reason": "tool_calls"' not in event:  # no chunk says that it is over
+                yield event
+
     def calls(self, index: int, name: str) -> Iterator[str]:
-        # Before version 3 a delta had one call, which was no list.
-        for event in super().calls(index, name):
-            yield event.replace('"tool_calls": [{', '"tool_calls": {').replace("}]}, ", "}}, ", 1)
+        for part in ("{", '"city": ', '"東京"}'):
+            call = {
+                "index": 0,
+                "id": "",
+                "type": "function",
+                "function": {"name": name, "arguments": part},
+            }
+            delta = {"role": "assistant", "content": None, "tool_calls": [call]}
+            choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+            yield sse({"object": "chat.completion.chunk", "choices": [choice], "usage": None})
 
     async def other(self, asked: Asked, reply: Reply) -> None:
         if asked.path == "/health":

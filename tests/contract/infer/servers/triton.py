@@ -59,6 +59,13 @@ class TritonServicer(pb_grpc.GRPCInferenceServiceServicer):
             metadata.inputs.add(name=name, datatype=datatype, shape=shape)
         return metadata
 
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        told = pb.ModelConfigResponse()
+        told.config.name = MODEL
+        if self._owner.accumulates is not None:
+            told.config.parameters["accumulate_tokens"].string_value = self._owner.accumulates
+        return told
+
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
         self._owner.loaded.add(request.model_name)
         return pb.RepositoryModelLoadResponse()
@@ -113,6 +120,9 @@ class TritonServicer(pb_grpc.GRPCInferenceServiceServicer):
         if owner.mode == rig.BYTES:
             pieces = [bytes([byte]) for byte in b"".join(pieces)]
         for number, piece in enumerate(pieces):
+            if owner.grows:  # decoded as far as it goes
+                whole = b"".join(pieces[: number + 1])
+                piece = whole.decode(errors="replace").encode()  # noqa: PLW2901
             yield _answer(owner, piece, last=False)
             if number == 0 and owner.mode == rig.HANG:
                 await asyncio.Event().wait()
@@ -143,6 +153,10 @@ class TritonServer(Rig):
     text = "".join(TEXT)
     inputs: ClassVar[dict[str, tuple[str, list[int]]]]
     too_long: ClassVar[str]
+    accumulates: ClassVar[str | None] = None
+    """What its configuration says of `accumulate_tokens`."""
+    grows: ClassVar[bool] = False
+    """Each answer has all of the text so far."""
 
     def __init__(self) -> None:
         self.mode = ""
@@ -185,6 +199,42 @@ class TensorRtServer(TritonServer):
         "stop_words": ("BYTES", [-1, -1]),
         "bad_words": ("BYTES", [-1, -1]),
     }
+
+
+class AccumulatingServer(TensorRtServer):
+    """TensorRT-LLM's `tensorrt_llm_bls` with `accumulate_tokens`."""
+
+    stands_in = "a scripted gRPC service with the tensors of TensorRT-LLM's accumulating model"
+    accumulates = "true"
+    grows = True
+
+
+class LlmApiServer(TritonServer):
+    """TensorRT-LLM's model of its LLM API: other names, a reason, all of the text each time."""
+
+    stands_in = "a scripted gRPC service with the tensors of TensorRT-LLM's LLM API"
+    too_long = "Error generating request: Prompt length (513) exceeds maximum input length (512)."
+    grows = True
+    inputs: ClassVar[dict[str, tuple[str, list[int]]]] = {
+        "text_input": ("BYTES", [-1]),
+        "streaming": ("BOOL", [1]),
+        "sampling_param_temperature": ("FP32", [1]),
+        "sampling_param_top_k": ("INT32", [1]),
+        "sampling_param_top_p": ("FP32", [1]),
+        "sampling_param_frequency_penalty": ("FP32", [1]),
+        "sampling_param_presence_penalty": ("FP32", [1]),
+        "sampling_param_max_tokens": ("INT32", [1]),
+        "sampling_param_stop": ("BYTES", [-1]),
+        "sampling_param_seed": ("UINT64", [1]),
+        "sampling_param_exclude_input_from_output": ("BOOL", [1]),
+        "return_finish_reason": ("BOOL", [1]),
+        "stop": ("BOOL", [1]),
+    }
+
+    def outputs(self, piece: bytes) -> dict[str, tuple[str, bytes]]:
+        ended = piece.decode() == self.text
+        reason = b"length" if ended else b"None"
+        return {**super().outputs(piece), "finish_reason": _bytes(reason)}
 
 
 class VllmBackend(TritonServer):
