@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import pairwise
 
 import httpx_sse
 import pytest
@@ -30,7 +31,7 @@ async def test_progress_then_the_answer(gateway):
     assert {name for name, _ in told} == {"progress"}
     assert gateway.mesh.retrieve.headers[-1].progress
     assert told[0][1]["total_documents"] == 3
-    for before, after in zip(told, told[1:], strict=False):
+    for before, after in pairwise(told):
         assert all(before[1][key] <= after[1][key] for key in before[1]), "nothing goes back"
     assert all(one["chunks"] <= one["total_chunks"] for _, one in told)
     assert (name, done) == (
@@ -122,7 +123,7 @@ async def test_what_fails_later_is_an_event(gateway):
         async for one in source.aiter_sse():
             said.append((one.event, json.loads(one.data)))
             gateway.mesh.preprocess.after_first.set()
-    assert [name for name, _ in said][0] == "progress"
+    assert said[0][0] == "progress"
     name, failure = said[-1]
     assert name == "error"
     assert failure["error"]["code"] == "encrypted_document"
