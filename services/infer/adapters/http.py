@@ -236,6 +236,16 @@ def parse_json(data: bytes | str) -> Any:
         raise failure(BAD) from error
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether the last of a stream is a JSON text, instead of the beginning of one that a closed
+    connection cut."""
+    try:
+        parse_json(data)
+    except RagmeshError:
+        return False
+    return True
+
+
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

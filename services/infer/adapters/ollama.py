@@ -24,7 +24,7 @@ from services.infer.adapters.failures import (
     ErrorTable,
     failure,
 )
-from services.infer.adapters.http import OK, HttpServer, Reply, bearer, parse_json
+from services.infer.adapters.http import OK, HttpServer, Reply, bearer, is_whole, parse_json
 from services.infer.adapters.openai_body import body_of
 from services.infer.adapters.sse import LineSplitter
 from services.infer.lengths import ContextExceeded, too_long
@@ -304,6 +304,8 @@ async def _objects(reply: Reply) -> AsyncGenerator[dict[str, Any], None]:
         for line in splitter.feed(block):
             yield read(line)
     for line in splitter.end():
+        if not is_whole(line):
+            raise failure(CUT)
         yield read(line)
 
 

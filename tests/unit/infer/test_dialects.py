@@ -1,5 +1,6 @@
 """What servers of one protocol want and say otherwise."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -357,6 +358,25 @@ async def test_nims_health_is_asked_where_there_is_one(make):
         with pytest.raises(RagmeshError) as caught:
             await make(NimEngine, server.settings).ready()
         assert caught.value.reason == "ENGINE_UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("Input validation error: `top_p` must be > 0.0 and < 1.0", "PARAMETER_INVALID"),
+        (
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 512. Given: 500 "
+            "`inputs` tokens and 100 `max_new_tokens`",
+            "CONTEXT_LENGTH_EXCEEDED",
+        ),
+        ("Model is overloaded", "ENGINE_OVERLOADED"),
+        ("Template error: undefined value", "PARAMETER_UNSUPPORTED"),
+        ("Request failed during generation: CUDA out of memory", "ENGINE_UNAVAILABLE"),
+    ],
+)
+def test_what_tgi_says_inside_a_stream(message, reason):
+    event = json.dumps({"error": {"message": message, "http_status_code": 422}})
+    assert TgiEngine.errors.error(200, event).reason == reason
 
 
 async def test_what_tgi_makes_of_penalties(make):

@@ -23,10 +23,10 @@ from services.infer.ports import (
 )
 from services.infer.providers import build_provider
 from services.infer.settings import InferSettings
-from services.runtime.errors import InvalidArgument, NotFound
+from services.runtime.errors import InvalidArgument, NotFound, Unavailable
 from tests.contract.infer import rig
 from tests.contract.infer.scripted_http import running
-from tests.contract.infer.servers.ollama import OTHER, OllamaServer
+from tests.contract.infer.servers.ollama import OTHER, OllamaServer, line
 from tests.contract.infer.servers.openai import MODEL
 from tests.until import until
 
@@ -77,6 +77,20 @@ async def test_a_runner_that_does_not_say_how_long_a_prompt_may_be_is_looked_up(
         await engine.aclose()
     assert (caught.value.needed, caught.value.limit) == (None, 4096)
     assert "4096 tokens" in caught.value.message
+
+
+async def test_a_stream_that_ends_inside_a_line_broke_off():
+    class Cut(OllamaServer):
+        async def answer(self, asked, reply):
+            whole = line(message={"role": "assistant", "content": "well"}, done=False).encode()
+            return await reply.raw([whole, whole[:20]], self.content_type)
+
+    async with running(Cut()) as server:
+        engine = OllamaEngine(server.settings)
+        with pytest.raises(Unavailable):
+            async for _ in engine.generate(CHAT):
+                pass
+        await engine.aclose()
 
 
 async def test_an_image_elsewhere_is_refused():
