@@ -64,7 +64,7 @@ async def test_how_far_it_is_stands_before_the_end(gateway):
         httpx_sse.aconnect_sse(gateway.client, "POST", PATH, json=body) as source,
     ):
         said = source.aiter_sse()
-        far = {}
+        far: dict[str, int] = {}
         while far.get("chunks") != 3:
             one = await anext(said)
             assert one.event == "progress"
