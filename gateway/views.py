@@ -170,6 +170,10 @@ def collection(message: retrieve_pb2.Collection) -> View:
         "description": message.description,
         "encoder": message.encoder,
         "dimensions": message.dimensions,
+        "encoder_languages": list(message.encoder_languages),
+        "encoder_normalizes": (
+            message.encoder_normalizes if message.HasField("encoder_normalizes") else None
+        ),
         "analyzer": message.analyzer,
         "chunk_tokens": message.chunk_tokens,
         "chunk_overlap": message.chunk_overlap,
