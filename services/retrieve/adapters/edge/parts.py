@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version as package_version
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ EF = 1280
 .93, in about the same time."""
 _PARAMS = edge.SearchParams(hnsw_ef=EF, quantization=edge.QuantizationSearchParams(rescore=True))
 """Runs find by 8-bit copies of the vectors; scores of several parts must be comparable."""
+_RANKED = attrgetter("id", "score")
 OWN_FILES = ("edge_config.json", "segments", WAL)
 """What the engine keeps in a shard's folder."""
 
@@ -136,8 +138,8 @@ class Part:
         )
         found: list[Any] = self._edge.query(request)
         if not hidden:
-            return [(hit.id, hit.score) for hit in found]
-        return [(hit.id, hit.score) for hit in found if hit.id not in hidden][:limit]
+            return list(map(_RANKED, found))
+        return [hit for hit in map(_RANKED, found) if hit[0] not in hidden][:limit]
 
     def payloads(self, points: Sequence[int]) -> dict[int, Mapping[str, Any]]:
         if not self.statistics:
