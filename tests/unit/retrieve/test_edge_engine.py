@@ -83,6 +83,15 @@ def test_a_write_has_its_turn_after_eight_reads(link):
     calls.close()
 
 
+def test_a_read_behind_a_large_write_goes_first(link):
+    ours, theirs = link
+    calls = Calls(theirs)
+    large = (3, "stage", (b"x" * 150_000,))  # more than is read at once, less than a socket holds
+    ours.sendall(pack(large) + pack(READ))
+    assert [calls.get(20.0) for _ in range(2)] == [READ, large]
+    calls.close()
+
+
 def test_whoever_waits_for_a_call_can_be_woken(link):
     calls = Calls(link[1])
     waking = threading.Timer(0.05, calls.wake)

@@ -58,11 +58,11 @@ class Calls:
 
     def get(self, timeout: float) -> Call | None:
         """The next call; None after `timeout` seconds without one, when woken, or at the end."""
-        if self._reads or self._writes:
-            self._look(0.0)
         while not (self._reads or self._writes or self.ended or self._woken):
             if not self._look(timeout):
                 break
+        if self._writes:
+            self._catch_up()  # a read may have come behind it
         self._woken = False
         if self.ended:
             return None
@@ -75,12 +75,17 @@ class Calls:
     def read(self, task: Future[None] | None) -> Call | None:
         """The next read; None when none waits and the task is done, or there is no task."""
         if task is None and not self._reads:
-            self._look(0.0)
+            self._catch_up()
         while not self._reads:
             if task is None or task.done():
                 return None
             self._look(None)
         return self._reads.popleft()
+
+    def _catch_up(self) -> None:
+        """Take all that is there."""
+        while self._look(0.0):
+            pass
 
     def _look(self, timeout: float | None) -> bool:
         """Take what comes; whether something did within so many seconds."""
