@@ -77,8 +77,8 @@ class Work:
         return self.engine.generate(request)
 
     async def _repacking(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
-        """An answer by an engine that cannot count: when it finds the prompt too long and says by
-        how much, one with fewer passages is tried, once."""
+        """An answer by an engine that cannot count: when it finds the prompt too long and says how
+        long it may be, one with fewer passages is tried, once."""
         spoke = False
         try:
             async with aclosing(self.engine.generate(self.asked)) as events:
@@ -87,11 +87,12 @@ class Work:
                     yield event
             return
         except ContextExceeded as error:
-            if spoke or not error.needed or not error.limit:
+            if spoke or not error.limit:
                 raise
             prompt = Prompt(error.limit)
             estimated = _estimated(self.asked) + prompt.answer(request)
-            scale = max(prompt.scale, error.needed / max(1, estimated)) * SAFETY
+            needed = error.needed or error.limit + 1
+            scale = max(prompt.scale, needed / max(1, estimated)) * SAFETY
         self.asked = render(request, replace(prompt, scale=scale))
         async with aclosing(self.engine.generate(self.asked)) as events:
             async for event in events:

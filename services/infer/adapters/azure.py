@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from services.infer.adapters.failures import FILTERED, NO_MODEL, OVERLOADED, ErrorTable
-from services.infer.adapters.http import OK
+from services.infer.adapters.http import OK, key_of
 from services.infer.adapters.openai import (
     of_openais_models,
     rate_limit_reset,
@@ -75,7 +75,7 @@ class AzureEngine(OpenAIProtocolEngine):
         return root if dated else f"{root}/v1"
 
     def headers(self, settings: ServerSettings) -> Mapping[str, str]:
-        key = settings.api_key.get_secret_value()
+        key = key_of(settings)
         return {"api-key": key} if key else {}
 
     def route(self, request: GenerateRequest) -> str:

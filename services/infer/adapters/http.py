@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ _KEEP_ALIVE = 30.0
 _DRAIN = 0.2
 """Seconds that a server may take to end its stream after its last event."""
 _MAX_ERROR = 64 * 1024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Answer(NamedTuple):
@@ -97,7 +99,7 @@ class HttpServer:
         proxy: URL of an HTTP proxy; empty: none.
 
         Raises:
-            FailedPrecondition: URL_INVALID, CA_FILE_UNREADABLE.
+            FailedPrecondition: URL_INVALID, CA_FILE_UNREADABLE, KEY_INVALID.
         """
         self.url = url.rstrip("/")
         if self.url.partition("://")[0] not in ("http", "https"):
@@ -105,6 +107,10 @@ class HttpServer:
                 "URL_INVALID", f"An engine's address begins with http:// or https://, not {url!r}."
             )
         self._headers = dict(headers or {})
+        if any(_CONTROL.search(value) for value in self._headers.values()):
+            raise FailedPrecondition(
+                "KEY_INVALID", "An engine's key holds a character that no header may hold."
+            )
         self._connect_timeout = 5.0 if connect_timeout is None else connect_timeout
         self._tls = _tls(ca_file)
         self._proxy = proxy or None
@@ -230,6 +236,16 @@ def parse_json(data: bytes | str) -> Any:
         raise failure(BAD) from error
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether the last of a stream is a JSON text, instead of the beginning of one that a closed
+    connection cut."""
+    try:
+        parse_json(data)
+    except RagmeshError:
+        return False
+    return True
+
+
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -240,9 +256,14 @@ def _clean(value: Any) -> Any:
     return value
 
 
+def key_of(settings: ServerSettings) -> str:
+    """The key, without what a file or a pasted line has around it; empty: none."""
+    return settings.api_key.get_secret_value().strip()
+
+
 def bearer(settings: ServerSettings) -> dict[str, str]:
     """The header that carries the key, if there is one."""
-    key = settings.api_key.get_secret_value()
+    key = key_of(settings)
     return {"authorization": f"Bearer {key}"} if key else {}
 
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from services.infer.adapters.failures import (
@@ -36,6 +35,7 @@ from services.infer.adapters.failures import (
     failure,
     retry_after,
 )
+from services.infer.adapters.http import key_of
 from services.infer.adapters.litellm_proxy import CAN, LiteLlmProxy
 from services.infer.adapters.openai_body import Calls, body_of, events_of
 from services.infer.adapters.openai_errors import OPENAI_ERRORS
@@ -198,9 +198,8 @@ class LiteLlmEngine:
         """The library's function and its arguments."""
         body = body_of(request)
         settings = self._settings
-        key: SecretStr = settings.api_key
         own = {
-            "api_key": key.get_secret_value(),
+            "api_key": key_of(settings),
             "api_base": settings.api_base,
             "api_version": settings.api_version,
         }

@@ -16,6 +16,7 @@ from services.infer.ports import (
     GenerateRequest,
     GuideKind,
     ModelInfo,
+    Task,
 )
 from services.runtime.errors import RagmeshError
 
@@ -55,11 +56,15 @@ class LlamaCppServer(OpenAIProtocolEngine):
         lists_all=False,
     )
     errors = _ERRORS
+    least_top = 1
 
     def body(self, request: GenerateRequest) -> dict[str, Any]:
         body = super().body(request)
         wanted = request.response_format
-        if wanted.type is FormatType.JSON_SCHEMA:
+        if request.task is Task.COMPLETE and wanted.type is not FormatType.TEXT:
+            form = body.pop("response_format")  # which is for chats alone
+            body["json_schema"] = form.get("json_schema", {}).get("schema", {"type": "object"})
+        elif wanted.type is FormatType.JSON_SCHEMA:
             # llama-cpp-python's name for it; llama-server reads both.
             schema = body["response_format"]["json_schema"]["schema"]
             body["response_format"] = {"type": "json_object", "schema": schema}

@@ -6,7 +6,7 @@ rest; `truncate` and `shift` forbid that, so that it is refused instead.
 
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import orjson
@@ -24,9 +24,10 @@ from services.infer.adapters.failures import (
     ErrorTable,
     failure,
 )
-from services.infer.adapters.http import OK, HttpServer, Reply, bearer, parse_json
+from services.infer.adapters.http import OK, HttpServer, Reply, bearer, is_whole, parse_json
 from services.infer.adapters.openai_body import body_of
 from services.infer.adapters.sse import LineSplitter
+from services.infer.lengths import ContextExceeded, too_long
 from services.infer.ports import (
     Capabilities,
     Delta,
@@ -152,7 +153,8 @@ class OllamaEngine:
         said: list[str] = []
         async with self._server.stream("POST", path, self._body(request)) as reply:
             if reply.status != OK:
-                raise _ERRORS.error(reply.status, await reply.read_error(), reply.headers)
+                body = await reply.read_error()
+                raise await self._refusal(request.model, reply.status, body, reply.headers)
             async with aclosing(_objects(reply)) as objects:
                 async for item in objects:
                     try:
@@ -207,6 +209,19 @@ class OllamaEngine:
                 raise
 
     # requests
+
+    async def _refusal(
+        self, model: str, status: int, body: bytes, headers: Mapping[str, str]
+    ) -> RagmeshError:
+        """A refusal. Some runners keep it to themselves how long a prompt may be; then ask."""
+        error = _ERRORS.error(status, body, headers)
+        if not isinstance(error, ContextExceeded) or error.limit:
+            return error
+        limit = self._settings.context_length
+        with suppress(RagmeshError, LookupError, TypeError, ValueError):
+            running = (await self._ask("GET", "/api/ps"))["models"]
+            limit = next(int(one["context_length"]) for one in running if one["model"] == model)
+        return too_long(error.needed, limit or None)
 
     async def _listed(self) -> Sequence[ModelInfo]:
         found = await self._ask("GET", "/api/tags")
@@ -289,6 +304,8 @@ async def _objects(reply: Reply) -> AsyncGenerator[dict[str, Any], None]:
         for line in splitter.feed(block):
             yield read(line)
     for line in splitter.end():
+        if not is_whole(line):
+            raise failure(CUT)
         yield read(line)
 
 

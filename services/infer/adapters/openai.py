@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -16,6 +17,7 @@ from services.infer.ports import Capabilities, GenerateRequest
 from services.infer.settings import ServerSettings, names
 
 DEFAULT_URL = "https://api.openai.com/v1"
+_HOST = "api.openai.com"
 _REASONING = re.compile(r"o\d")
 _COMPLETION = re.compile(r"(?:davinci|babbage)-|.*-instruct\b")
 _SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
@@ -42,7 +44,13 @@ class OpenAISettings(ServerSettings):
 
     @property
     def needs_model(self) -> bool:
-        return self.url == DEFAULT_URL
+        return self.hosted
+
+    @property
+    def hosted(self) -> bool:
+        """Whether it is OpenAI itself, in whatever region."""
+        host = urlsplit(self.url).hostname or ""
+        return host == _HOST or host.endswith(f".{_HOST}")
 
 
 def rate_limit_reset(headers: Mapping[str, str]) -> float | None:
@@ -74,10 +82,6 @@ class OpenAIEngine(OpenAIProtocolEngine):
     errors = ErrorTable(CODES, PATTERNS, numbers=NUMBERS, delay=rate_limit_reset)
     settings: OpenAISettings
 
-    @property
-    def _hosted(self) -> bool:
-        return self.settings.url == DEFAULT_URL
-
     def headers(self, settings: ServerSettings) -> Mapping[str, str]:
         made = bearer(settings)
         if isinstance(settings, OpenAISettings):
@@ -88,13 +92,13 @@ class OpenAIEngine(OpenAIProtocolEngine):
         return made
 
     def capabilities(self, model: str = "") -> Capabilities:
-        if not self._hosted:
+        if not self.settings.hosted:
             return FAMILY
         return of_openais_models(model)
 
     def body(self, request: GenerateRequest) -> dict[str, Any]:
         body = super().body(request)
-        return with_completion_tokens(body) if self._hosted else body
+        return with_completion_tokens(body) if self.settings.hosted else body
 
 
 def of_openais_models(model: str) -> Capabilities:

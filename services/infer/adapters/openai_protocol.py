@@ -4,6 +4,7 @@ small class in a file of its own that says what differs."""
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from services.infer.adapters.failures import (
@@ -20,6 +21,7 @@ from services.infer.adapters.http import (
     HttpServer,
     Reply,
     bearer,
+    is_whole,
     parse_json,
     with_version,
     without_version,
@@ -82,6 +84,9 @@ class OpenAIProtocolEngine:
     errors: ClassVar[ErrorTable] = OPENAI_ERRORS
     names_calls: ClassVar[bool] = True
     """Whether an answer that calls tools finishes with that reason, instead of another or none."""
+
+    least_top: ClassVar[int] = 0
+    """Of how many likely tokens log-probabilities have to be asked for to come at all."""
 
     def __init__(self, settings: ServerSettings) -> None:
         """Raises:
@@ -217,7 +222,10 @@ class OpenAIProtocolEngine:
         finishes: dict[int, Finish] = {}
         said: list[str] = []
         calls, done = Calls(), False
-        async with self.server.stream("POST", self.route(request), self.body(request)) as reply:
+        asked, top = request, request.top_logprobs
+        if top is not None and top < self.least_top:
+            asked = replace(request, top_logprobs=self.least_top)
+        async with self.server.stream("POST", self.route(asked), self.body(asked)) as reply:
             if reply.status != OK:
                 body = await reply.read_error()
                 raise self.errors.error(reply.status, body, reply.headers)
@@ -230,7 +238,8 @@ class OpenAIProtocolEngine:
                         for event in self._events_in(data):
                             if isinstance(event, Delta):
                                 said.append(event.text)
-                                yield calls.passed(event)
+                                event = calls.passed(event)  # noqa: PLW2901
+                                yield event if asked is request else _fewer(event, top)
                             elif isinstance(event, Finish):
                                 finishes[event.index] = event
                             else:
@@ -304,6 +313,12 @@ def _name_calls(finishes: dict[int, Finish], calls: Calls, *, done: bool) -> Non
         finishes[0] = Finish(FinishReason.TOOL_CALLS)
 
 
+def _fewer(delta: Delta, top: int | None) -> Delta:
+    """A delta with at most so many likely tokens in each place."""
+    tokens = tuple(replace(token, top=token.top[:top]) for token in delta.logprobs)
+    return replace(delta, logprobs=tokens)
+
+
 def _whole(count: float | None) -> int | None:
     return None if count is None else int(count)
 
@@ -324,6 +339,8 @@ async def _bursts(reply: Reply) -> AsyncGenerator[list[bytes], None]:
         if burst:
             yield burst
     burst = splitter.end()
+    if burst and burst[-1] != _DONE and not is_whole(burst[-1]):
+        raise failure(CUT)
     yield burst[: burst.index(_DONE) + 1] if _DONE in burst else burst
 
 

@@ -96,7 +96,13 @@ class TgiEngine(OpenAIProtocolEngine):
             "tool_error": UNSUPPORTED,
             "validation": REFUSED,
         },
-        ((_TOO_LONG, TOO_LONG),),
+        (
+            (_TOO_LONG, TOO_LONG),
+            # Inside a stream, where all but what it says is always the same.
+            (re.compile("^Input validation error"), REFUSED),
+            (re.compile("^Model is overloaded"), OVERLOADED),
+            (re.compile("^(?:Template|Tool) error|^Missing template"), UNSUPPORTED),
+        ),
         numbers=_NUMBERS,
     )
 

@@ -39,6 +39,7 @@ class TrtllmEngine(OpenAIProtocolEngine):
     """trtllm-serve; guides need `guided_decoding_backend` in its configuration."""
 
     Settings = TrtllmSettings
+    least_top = 1
     can = replace(
         FAMILY,
         tool_choice=False,

@@ -353,14 +353,15 @@ async def test_structured_answers_are_json(mesh):
             assert "answer" in json.loads(await mesh.text(replace(CHAT, response_format=wanted)))
 
 
-async def test_logprobs_cover_the_text(mesh):
+@pytest.mark.parametrize("top", [0, 1])
+async def test_logprobs_cover_the_text(mesh, top):
     if not mesh.can.logprobs:
         pytest.skip(f"{NOT_APPLICABLE}{mesh.name} has no log-probabilities")
-    events = await mesh.events(replace(CHAT, top_logprobs=1))
+    events = await mesh.events(replace(CHAT, top_logprobs=top))
     tokens = [token for e in events if isinstance(e, Delta) for token in e.logprobs]
     text = "".join(event.text for event in events if isinstance(event, Delta))
     assert b"".join(token.token_bytes for token in tokens).decode() == text
-    assert all(token.logprob <= 0 for token in tokens)
+    assert all(token.logprob <= 0 and len(token.top) == top for token in tokens)
 
 
 # leaving, and time

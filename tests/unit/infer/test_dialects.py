@@ -1,5 +1,6 @@
 """What servers of one protocol want and say otherwise."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -37,7 +38,7 @@ from services.runtime.errors import FailedPrecondition, InvalidArgument, Ragmesh
 from tests.contract.infer.scripted_http import running, sse
 from tests.contract.infer.servers.azure import AzureServer
 from tests.contract.infer.servers.nim import NativeNimServer, NimServer
-from tests.contract.infer.servers.openai import MODEL, TEXT
+from tests.contract.infer.servers.openai import MODEL, TEXT, OpenAIServer
 from tests.contract.infer.servers.sglang import SglangServer
 from tests.contract.infer.servers.tgi import TgiServer
 from tests.contract.infer.servers.vllm import VllmServer
@@ -118,6 +119,27 @@ async def test_openais_own_server_wants_the_limits_new_name(make):
     assert (headers["openai-organization"], headers["openai-project"]) == ("o", "p")
     other = make(OpenAIEngine, OpenAISettings(url="http://gpu:8000/v1"))
     assert other.body(CHAT)["max_tokens"] == 9
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://eu.api.openai.com/v1", "https://api.openai.com/v1/", "https://API.openai.com/v1"],
+)
+async def test_openai_is_itself_in_each_region(make, url):
+    own = make(OpenAIEngine, OpenAISettings(url=url))
+    assert own.body(CHAT)["max_completion_tokens"] == 9
+    assert not own.capabilities("o3").max_stops
+    assert own.settings.needs_model
+
+
+async def test_a_key_from_a_file_works_and_a_broken_one_is_told(make):
+    async with running(OpenAIServer()) as server:
+        asked = server.settings.model_copy(update={"api_key": SecretStr("k-1\n")})
+        await make(OpenAIEngine, asked).ready()
+    with pytest.raises(FailedPrecondition) as caught:
+        OpenAIEngine(asked.model_copy(update={"api_key": SecretStr("k-1\nk-2")}))
+    assert caught.value.reason == "KEY_INVALID"
+    assert "k-1" not in str(caught.value)
 
 
 async def test_what_openais_models_take(make):
@@ -336,6 +358,25 @@ async def test_nims_health_is_asked_where_there_is_one(make):
         with pytest.raises(RagmeshError) as caught:
             await make(NimEngine, server.settings).ready()
         assert caught.value.reason == "ENGINE_UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("Input validation error: `top_p` must be > 0.0 and < 1.0", "PARAMETER_INVALID"),
+        (
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 512. Given: 500 "
+            "`inputs` tokens and 100 `max_new_tokens`",
+            "CONTEXT_LENGTH_EXCEEDED",
+        ),
+        ("Model is overloaded", "ENGINE_OVERLOADED"),
+        ("Template error: undefined value", "PARAMETER_UNSUPPORTED"),
+        ("Request failed during generation: CUDA out of memory", "ENGINE_UNAVAILABLE"),
+    ],
+)
+def test_what_tgi_says_inside_a_stream(message, reason):
+    event = json.dumps({"error": {"message": message, "http_status_code": 422}})
+    assert TgiEngine.errors.error(200, event).reason == reason
 
 
 async def test_what_tgi_makes_of_penalties(make):

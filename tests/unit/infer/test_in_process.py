@@ -21,7 +21,9 @@ from services.infer.ports import (
     Delta,
     Finish,
     FinishReason,
+    FormatType,
     GenerateRequest,
+    ResponseFormat,
     Role,
     Task,
     Usage,
@@ -197,6 +199,22 @@ async def test_a_pull_with_counts_that_are_none_is_a_bad_answer():
                 pass
         await engine.aclose()
     assert caught.value.reason == "ENGINE_BAD_ANSWER"
+
+
+async def test_llamacpps_text_completions_take_schemas_by_another_name():
+    schema = ResponseFormat(FormatType.JSON_SCHEMA, '{"type": "object"}')
+    text = GenerateRequest(
+        model=MODEL, task=Task.COMPLETE, text="x", response_format=schema, top_logprobs=0
+    )
+    async with running(LlamaServer()) as server:
+        engine = LlamaCppServer(server.settings)
+        events = [event async for event in engine.generate(text)]
+        await engine.aclose()
+    assert server.generations[-1]["json_schema"] == {"type": "object"}
+    assert "response_format" not in server.generations[-1]
+    tokens = [token for one in events if isinstance(one, Delta) for token in one.logprobs]
+    assert tokens
+    assert not any(token.top for token in tokens)
 
 
 async def test_a_llamacpp_server_that_does_not_say_why_has_broken_off(monkeypatch):

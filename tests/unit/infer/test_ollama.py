@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from services.infer.adapters.ollama import OllamaEngine, OllamaSettings
+from services.infer.lengths import ContextExceeded
 from services.infer.ports import (
     ContentPart,
     Delta,
@@ -22,10 +23,10 @@ from services.infer.ports import (
 )
 from services.infer.providers import build_provider
 from services.infer.settings import InferSettings
-from services.runtime.errors import InvalidArgument, NotFound
+from services.runtime.errors import InvalidArgument, NotFound, Unavailable
 from tests.contract.infer import rig
 from tests.contract.infer.scripted_http import running
-from tests.contract.infer.servers.ollama import OTHER, OllamaServer
+from tests.contract.infer.servers.ollama import OTHER, OllamaServer, line
 from tests.contract.infer.servers.openai import MODEL
 from tests.until import until
 
@@ -55,6 +56,41 @@ async def test_an_image_in_the_request_goes_as_base64_beside_the_text():
     parts = (ContentPart("What is it?"), ContentPart(image_url="data:image/png;base64,aGk="))
     body = await sent(replace(CHAT, messages=(Message(Role.USER, parts),)))
     assert body["messages"] == [{"role": "user", "content": "What is it?", "images": ["aGk="]}]
+
+
+async def test_a_runner_that_does_not_say_how_long_a_prompt_may_be_is_looked_up():
+    class Silent(OllamaServer):
+        async def answer(self, asked, reply):
+            if asked.path == "/api/ps":
+                running_now = [{"name": OTHER, "model": OTHER, "context_length": 1}]
+                running_now.append({"name": MODEL, "model": MODEL, "context_length": 4096})
+                return await reply.send(200, {"models": running_now})
+            if asked.path == "/api/chat":
+                error = {"error": "the input length exceeds the context length"}
+                return await reply.send(400, error)
+            return await super().answer(asked, reply)
+
+    async with running(Silent()) as server:
+        engine = OllamaEngine(server.settings)
+        with pytest.raises(ContextExceeded) as caught:
+            await anext(engine.generate(CHAT))
+        await engine.aclose()
+    assert (caught.value.needed, caught.value.limit) == (None, 4096)
+    assert "4096 tokens" in caught.value.message
+
+
+async def test_a_stream_that_ends_inside_a_line_broke_off():
+    class Cut(OllamaServer):
+        async def answer(self, asked, reply):
+            whole = line(message={"role": "assistant", "content": "well"}, done=False).encode()
+            return await reply.raw([whole, whole[:20]], self.content_type)
+
+    async with running(Cut()) as server:
+        engine = OllamaEngine(server.settings)
+        with pytest.raises(Unavailable):
+            async for _ in engine.generate(CHAT):
+                pass
+        await engine.aclose()
 
 
 async def test_an_image_elsewhere_is_refused():

@@ -170,6 +170,13 @@ async def test_an_answer_that_the_server_gave_up_is_no_whole_one(reason):
     assert caught.value.retry_after == 1.0
 
 
+async def test_a_stream_that_ends_inside_an_event_broke_off():
+    event = sse(chunk({"content": "well"}))
+    with pytest.raises(RagmeshError) as caught:
+        await canned(event, event[:30])
+    assert caught.value.reason == "ENGINE_UNAVAILABLE"
+
+
 async def test_blocks_may_break_anywhere():
     data = sse(chunk({"content": "日本語"}), chunk({}, "stop")) + DONE
     events = await canned(*(data[i : i + 1] for i in range(len(data))))

@@ -7,7 +7,7 @@ import pytest
 
 from services.infer.admission import Admission
 from services.infer.core import Inference, Provider
-from services.infer.lengths import too_long
+from services.infer.lengths import ContextExceeded, too_long
 from services.infer.ports import (
     Capabilities,
     Delta,
@@ -190,6 +190,21 @@ async def test_an_engine_that_only_says_how_much_too_long_gets_fewer_passages_on
     assert len(engine.asked) == 2
     first, second = (asked.messages[-1].text.count("<passage") for asked in engine.asked)
     assert second < first
+
+
+async def test_so_does_one_that_says_only_how_long_a_prompt_may_be():
+    class Terse(Engine):
+        async def generate(self, request):
+            try:
+                async for event in super().generate(request):
+                    yield event
+            except ContextExceeded as error:
+                raise too_long(None, error.limit) from error
+
+    engine = Terse(2000, tells=False)
+    await run(mesh(engine), ASKED)
+    first, second = (asked.messages[-1].text.count("<passage") for asked in engine.asked)
+    assert 0 < second < first
 
 
 async def test_what_can_never_fit_says_so_with_the_numbers():

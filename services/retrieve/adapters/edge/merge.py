@@ -24,7 +24,7 @@ from services.retrieve.adapters.edge.parts import INDEXED, OWN_FILES, create_ind
 from services.retrieve.adapters.points import DENSE, SPARSE
 
 _PAGE = 500
-_NICE = 19
+NICE = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Outcome:
 def main(arguments: Sequence[str]) -> None:
     job = Job(**json.loads(arguments[0]))
     die_with(job.parent)
-    os.nice(_NICE)
+    os.nice(NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the engine decides
     sys.stdout.write(json.dumps(asdict(merge(job))))
     sys.stdout.flush()

@@ -225,13 +225,17 @@ class Shard:
     # Runs
 
     def freeze(self) -> None:
-        """Make a run of the delta, and begin another delta."""
+        """Make a run of the delta, and begin another; reads are answered between the steps."""
         with self.pin():
             self.flush()
+            self._wait(None)
             old, layout = self.delta, self._layout
             name = new_name()
-            self._templates.copy(self.dimensions, self.path / name, indexed=True)
+            self._wait(
+                partial(self._templates.copy, self.dimensions, self.path / name, indexed=True)
+            )
             delta = Part(self.path / name)
+            self._wait(None)
             run = Run(layout.delta, old.count(), max(old.ids(), default=0), merged=False)
             changed = Layout(name, (*layout.runs, run))
 
@@ -252,6 +256,7 @@ class Shard:
         with self.pin():
             self._wait(partial(warm, self.path / run.name))
             part = Part(self.path / run.name)
+            self._wait(None)
             old = [one for one in self.runs if one.facts.name in names]
             deleted = list(dict.fromkeys(self.deleting or ()))
             for piece in _pieces(deleted, DELETE_POINTS):
@@ -284,6 +289,8 @@ class Shard:
     def _forget(self, run: OpenRun) -> None:
         """Close a run that is no part of the collection any more, and delete its files."""
         try:
+            # Closing flushes, with the GIL held; what the kernel has written by then it need not.
+            self._wait(partial(sync_tree, run.part.path))
             run.part.close()
             self._wait(partial(remove, self.path, run.facts.name))
         except Exception:  # what is left goes when the collection is opened next

@@ -23,7 +23,7 @@ class LlamaServer(OpenAIServer):
     can = OpenAIServer.can - {rig.FILTER}
     rate_limit_delay = None
     max_stops = 64
-    known = OpenAIServer.known | {"grammar"}
+    known = OpenAIServer.known | {"grammar", "json_schema"}
     failures: ClassVar[dict[str, Failure]] = {
         rig.CONTEXT: refusal(
             400,
@@ -50,4 +50,16 @@ class LlamaServer(OpenAIServer):
         wanted = body.get("response_format") or {}
         if wanted.get("type") == "json_object" and not isinstance(wanted.get("schema", {}), dict):
             return refusal(400, "schema must be an object", "invalid_request_error")
+        if wanted and "prompt" in body:
+            raise AssertionError("text completions overlook response_format")
         return super().problem(body)
+
+    def said(self, body: dict[str, Any]) -> tuple[str, ...]:
+        if "json_schema" in body:
+            return ('{"answer": ', '"日本語"}')
+        return super().said(body)
+
+    def logprobs(self, body: dict[str, Any], piece: str) -> Any:
+        # Its own name for both is the number of likely tokens; 0: none of this.
+        top = body.get("top_logprobs") if "messages" in body else body.get("logprobs")
+        return super().logprobs(body, piece) if top else None
