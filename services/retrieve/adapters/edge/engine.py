@@ -93,7 +93,10 @@ class Engine:
         """Carry out calls until the other end is gone."""
         for turn in itertools.count():
             crowded = self._shards.crowded
-            call = self.calls.get(timeout=QUIET_SECONDS if crowded else IDLE_SECONDS)
+            pause = self.merger.pause
+            call = self.calls.get(
+                timeout=QUIET_SECONDS if crowded else IDLE_SECONDS if pause is None else pause
+            )
             if self.calls.ended:
                 return
             try:
