@@ -25,6 +25,8 @@ UNKNOWN = "[UNK]"
 class WordVectors(InProcessModel):
     """The encoder."""
 
+    holds_gil = True
+
     @classmethod
     def from_settings(cls, settings: RetrieveSettings) -> "WordVectors":
         return cls(settings.embedding_model)

@@ -1,8 +1,9 @@
 """The base of encoders that run in this process: blocking methods behind the asynchronous port.
 
 Passages are encoded in a thread of low priority, whose helpers inherit it, so that the event loop
-and questions get the processor first. A question has a thread of its own where the model can run
-two passes at a time.
+and questions get the processor first. Work that holds the GIL keeps the process's priority: where
+others take the processors, a low thread would wait for one while the event loop waits for the GIL.
+A question has a thread of its own where the model can run two passes at a time.
 """
 
 import asyncio
@@ -45,15 +46,17 @@ class InProcessModel(ABC):
 
     overtakes: bool = False
     """Whether `forward_urgent` may run while `forward` does, in another thread."""
+    holds_gil: bool = False
+    """Whether `forward` works with the GIL held; its thread then has the process's own priority."""
 
     def __init__(self) -> None:
         self._passages = ThreadPoolExecutor(
-            1, thread_name_prefix="encoder", initializer=lower_priority
+            1,
+            thread_name_prefix="encoder",
+            initializer=None if self.holds_gil else lower_priority,
         )
         self._urgent = ThreadPoolExecutor(1, thread_name_prefix="encoder-query")
-        self._tokenizing = ThreadPoolExecutor(
-            1, thread_name_prefix="tokenizer", initializer=lower_priority
-        )
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
 
     @abstractmethod
     def load(self) -> EncoderFacts:

@@ -24,7 +24,7 @@ from services.retrieve.adapters.edge.parts import INDEXED, OWN_FILES, create_ind
 from services.retrieve.adapters.points import DENSE, SPARSE
 
 _PAGE = 500
-_NICE = 19
+NICE = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Outcome:
 def main(arguments: Sequence[str]) -> None:
     job = Job(**json.loads(arguments[0]))
     die_with(job.parent)
-    os.nice(_NICE)
+    os.nice(NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the engine decides
     sys.stdout.write(json.dumps(asdict(merge(job))))
     sys.stdout.flush()
@@ -151,7 +151,7 @@ def _config(job: Job) -> Any:
             type=edge.ScalarType.Int8, quantile=0.99, memory=cached
         ),
         hnsw_config=edge.HnswIndexConfig(
-            m=16, ef_construct=100, full_scan_threshold=5000, max_indexing_threads=job.threads
+            m=24, ef_construct=200, full_scan_threshold=5000, max_indexing_threads=job.threads
         ),
         optimizers=edge.EdgeOptimizersConfig(
             default_segment_number=1, max_segment_size=1 << 30, indexing_threshold=5000

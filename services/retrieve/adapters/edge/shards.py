@@ -75,7 +75,7 @@ class Shard:
         self.dead = sum(run.facts.points - run.part.statistics for run in self.runs)
         """About how many points of runs were deleted since a merge was last considered."""
         self._pins = 0
-        self.used = time.monotonic()
+        self.used = self.written = time.monotonic()
 
     @property
     def pinned(self) -> bool:
@@ -94,6 +94,7 @@ class Shard:
     # Writing
 
     def upsert(self, points: Iterable[tuple[int, Document, EncodedChunk]]) -> None:
+        self.written = time.monotonic()
         with self.pin():
             for number, piece in enumerate(_pieces(points, UPSERT_POINTS)):
                 if number:
@@ -109,6 +110,7 @@ class Shard:
         }
 
     def delete(self, points: Sequence[int]) -> None:
+        self.written = time.monotonic()
         with self.pin():
             for number, piece in enumerate(_pieces(points, DELETE_POINTS)):
                 if number:
@@ -225,13 +227,17 @@ class Shard:
     # Runs
 
     def freeze(self) -> None:
-        """Make a run of the delta, and begin another delta."""
+        """Make a run of the delta, and begin another; reads are answered between the steps."""
         with self.pin():
             self.flush()
+            self._wait(None)
             old, layout = self.delta, self._layout
             name = new_name()
-            self._templates.copy(self.dimensions, self.path / name, indexed=True)
+            self._wait(
+                partial(self._templates.copy, self.dimensions, self.path / name, indexed=True)
+            )
             delta = Part(self.path / name)
+            self._wait(None)
             run = Run(layout.delta, old.count(), max(old.ids(), default=0), merged=False)
             changed = Layout(name, (*layout.runs, run))
 
@@ -252,6 +258,7 @@ class Shard:
         with self.pin():
             self._wait(partial(warm, self.path / run.name))
             part = Part(self.path / run.name)
+            self._wait(None)
             old = [one for one in self.runs if one.facts.name in names]
             deleted = list(dict.fromkeys(self.deleting or ()))
             for piece in _pieces(deleted, DELETE_POINTS):
@@ -284,6 +291,8 @@ class Shard:
     def _forget(self, run: OpenRun) -> None:
         """Close a run that is no part of the collection any more, and delete its files."""
         try:
+            # Closing flushes, with the GIL held; what the kernel has written by then it need not.
+            self._wait(partial(sync_tree, run.part.path))
             run.part.close()
             self._wait(partial(remove, self.path, run.facts.name))
         except Exception:  # what is left goes when the collection is opened next
