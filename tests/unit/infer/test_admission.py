@@ -222,7 +222,7 @@ async def test_the_deadline_ends_the_wait(crowd_of):
     assert crowd.admission.waiting == 0
 
 
-async def test_nor_of_tenants_that_left_while_others_waited(crowd_of):
+async def test_no_account_is_kept_of_tenants_that_left_while_others_waited(crowd_of):
     crowd = crowd_of(1, 9)
     crowd.come("a", tenant="a")
     leavers = [crowd.come(name, tenant=name) for name in "bcd"]
