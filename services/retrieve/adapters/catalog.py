@@ -248,7 +248,8 @@ class Catalog:
                 field="collection",
             )
         normalizes = None if row[12] is None else bool(row[12])
-        facts = NewCollection(key, *row[2:9], *(tuple(row[11].split()), normalizes))
+        known = [*row[2:9], tuple(row[11].split()), normalizes]
+        facts = NewCollection(key, *known)
         return Row(row[0], row[1], facts, row[9], row[10])
 
     def names(self, tenant: str, after: str = "", limit: int = -1) -> list[str]:
