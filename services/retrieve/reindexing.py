@@ -129,7 +129,7 @@ class Reindexing:
         return NewCollection(
             self._new, f"reindex force={self._force}", facts.id, facts.dimensions,
             self._retrieval.analyzer.id, facts.tokenizer_id, tokens,
-            min(old.chunk_overlap, tokens // 2),
+            min(old.chunk_overlap, tokens // 2), facts.languages, facts.normalizes,
         )  # fmt: skip
 
     async def _begin(self, wanted: NewCollection) -> None:

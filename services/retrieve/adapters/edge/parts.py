@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version as package_version
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ EF, EF_POINTS, EF_GROWTH, LEAST_EF = 560, 100_000, 0.6, 200
 """Candidates that a walk of a run's graph keeps, of which more are needed the larger it is: for a
 recall@10 of about .97 on texts 560 at 100,000 points, and so many times more for tenfold points as
 ten to the power of `EF_GROWTH`."""
+_RANKED = attrgetter("id", "score")
 OWN_FILES = ("edge_config.json", "segments", WAL)
 """What the engine keeps in a shard's folder."""
 
@@ -136,8 +138,8 @@ class Part:
         )
         found: list[Any] = self._edge.query(request)
         if not hidden:
-            return [(hit.id, hit.score) for hit in found]
-        return [(hit.id, hit.score) for hit in found if hit.id not in hidden][:limit]
+            return list(map(_RANKED, found))
+        return [hit for hit in map(_RANKED, found) if hit[0] not in hidden][:limit]
 
     def payloads(self, points: Sequence[int]) -> dict[int, Mapping[str, Any]]:
         if not self.statistics:
