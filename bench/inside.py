@@ -15,7 +15,6 @@ from services.retrieve.adapters import ENCODERS
 from services.retrieve.core import Retrieval
 from services.retrieve.indexing import Indexing
 from services.retrieve.ports import Chunk, Collection, CollectionKey, Document, Published
-from services.retrieve.profiles import parse
 from services.retrieve.settings import RetrieveSettings
 from services.text.normalize import normalize
 
@@ -23,7 +22,6 @@ TENANT = tenant_id("bench")
 COLLECTION = "corpus"
 KEY = CollectionKey(TENANT, COLLECTION)
 _FRAME_CHUNKS = 64
-_FIRST_CALIBRATED = 30
 _CALIBRATION_SECONDS = 1800.0
 
 
@@ -88,13 +86,9 @@ def number_of(chunk_id: str, document_id: str) -> int:
 
 async def calibrated(retrieval: Retrieval) -> Collection:
     """The collection, once its arms were measured."""
-    end = time.monotonic() + _CALIBRATION_SECONDS
-    while True:
-        found = await retrieval.store.get_collection(KEY)
-        if parse(found.profile).chunks == found.chunks or found.chunks < _FIRST_CALIBRATED:
-            return found
-        assert time.monotonic() < end, "the collection was not calibrated"
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(_CALIBRATION_SECONDS):
+        await retrieval.learning.settled(KEY)
+    return await retrieval.store.get_collection(KEY)
 
 
 def disk_mb(folder: Path) -> float:

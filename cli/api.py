@@ -1,7 +1,8 @@
 """The mesh's REST surface, as the commands use it."""
 
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ ATTEMPTS = 6
 PATIENT_ATTEMPTS = 10
 """Of long work, which a restart of a service must not end: some two minutes."""
 LONGEST_PAUSE = 30.0
+EVENTS = "text/event-stream"
 _TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 
 
@@ -78,18 +80,55 @@ class Api:
         body = answer.json() if answer.content else {}
         return body if isinstance(body, dict) else {"data": body}
 
+    def call_told(
+        self, path: str, tell: Callable[[dict[str, Any]], None], **options: Any
+    ) -> dict[str, Any]:
+        """As `call` with POST, of a route that tells how far it is where events are asked for.
+
+        Args:
+            tell: gets each `progress` event's data.
+        """
+        # Only a terminal is told; the other calls start without it.
+        from httpx_sse import EventSource  # noqa: PLC0415
+
+        headers = {"accept": EVENTS}
+        with (
+            self._telling_failures(),
+            self._client.stream("POST", path, headers=headers, **options) as answer,
+        ):
+            if answer.is_error:
+                answer.read()
+                raise _error(answer)
+            self._heard = True
+            if not answer.headers.get("content-type", "").startswith(EVENTS):
+                answer.read()  # a mesh that does not tell
+                body: dict[str, Any] = answer.json()
+                return body
+            for event in EventSource(answer).iter_sse():
+                said: dict[str, Any] = json.loads(event.data)
+                if event.event == "error":
+                    raise told(said)
+                if event.event == "done":
+                    return said
+                tell(said)
+        raise ApiError(0, f"The call to {self.url} broke off.", "no_answer")
+
     def call_again(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """As `call`, again after what passes: overload, a service that is down, a mesh that has
         answered before and does not now.
 
         Only for calls that may run twice.
         """
+        return self.again(lambda: self.call(method, path, **options))
+
+    def again(self, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the call answers, made again as `call_again` does."""
         for attempt in range(1, self._attempts):
             try:
-                return self.call(method, path, **options)
+                return call()
             except ApiError as error:
                 self.pause(attempt, error)
-        return self.call(method, path, **options)
+        return call()
 
     def pause(self, attempt: int, error: ApiError) -> None:
         """Wait before another attempt. Raises the error when another cannot help."""
@@ -164,7 +203,10 @@ def told(failure: Mapping[str, Any]) -> ApiError:
     """The error object that ends a stream which had begun well."""
     error = failure["error"]
     code, kind = str(error.get("code") or "error"), str(error.get("type"))
-    passes = kind == "server_error" or code in ("document_changed", "reindex_running")
+    passes = kind in ("server_error", "rate_limit_error") or code in (
+        "document_changed",
+        "reindex_running",
+    )
     return ApiError(503 if passes else 400, str(error["message"]), code)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import mimetypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +62,13 @@ def upload(
     documents: Sequence[Document],
     *,
     metadata: dict[str, Any] | None = None,
+    tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Ingest files in one call; answers one result a file. Safe to repeat. Raises ApiError.
 
     Args:
         metadata: for every file; with an ``id`` the call takes one file only.
+        tell: gets on the way how far it is.
     """
     with ExitStack() as opened:
         files = [
@@ -83,7 +85,10 @@ def upload(
         data = {"metadata": json.dumps(metadata)} if metadata else None
         path = f"/v1/collections/{quote(collection, safe='')}/documents"
         # Read whole by httpx on each attempt: rewound by it where it can seek, as files do.
-        answer = api.call_again("POST", path, files=files, data=data)
+        if tell is None:
+            answer = api.call_again("POST", path, files=files, data=data)
+        else:
+            answer = api.again(lambda: api.call_told(path, tell, files=files, data=data))
     results: list[dict[str, Any]] = answer["documents"]
     return results
 

@@ -44,6 +44,7 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
     "ask.confidence": ("confidence {value:.2f} · {model}", "確信度 {value:.2f} · {model}"),
     "ask.page": ("p. {page}", "{page} ページ"),
     "ingest.progress": ("Ingesting", "取り込み中"),
+    "ingest.chunks": ("{name}: chunks", "{name}: チャンク"),
     "ingest.done": (
         "{indexed} indexed, {replaced} replaced, {unchanged} unchanged, {failed} failed "
         "in {seconds:.1f} s.",

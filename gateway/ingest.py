@@ -8,7 +8,7 @@ embedded meanwhile, and its last frame, once all are parsed, publishes them.
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -106,6 +106,34 @@ class Upload:
         return digest.hexdigest()
 
 
+@dataclass(slots=True)
+class Meter:
+    """How far a call is."""
+
+    total_documents: int
+    documents: int = 0
+    """Parsed, or there already with the same content."""
+    total_chunks: int = 0
+    """Of the documents that were parsed so far."""
+    chunks: int = 0
+    """Of these, embedded and written; searchable once all are."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def unchanged(self, documents: int) -> None:
+        self.documents += documents
+        if documents:
+            self.changed.set()
+
+    def parsed(self, chunks: int) -> None:
+        self.documents += 1
+        self.total_chunks += chunks
+        self.changed.set()
+
+    def written(self, chunks: int) -> None:
+        self.chunks = chunks
+        self.changed.set()
+
+
 class Tokenizers:
     """The tokenizers' files by id; an id is the file's own hash, so nothing here grows old."""
 
@@ -137,9 +165,16 @@ class Ingest:
         self._tokenizers = Tokenizers(mesh)
 
     async def run(
-        self, call: Call, collection: str, uploads: Sequence[Upload]
+        self,
+        call: Call,
+        collection: str,
+        uploads: Sequence[Upload],
+        meter: Meter | None = None,
     ) -> list[gateway_pb2.IngestResult]:
         """Make all documents durable and searchable; results in the order of the uploads.
+
+        Args:
+            meter: is kept at how far it is; without one retrieve is not asked.
 
         Raises:
             RagmeshError: one document was refused, and is named; nothing was indexed then.
@@ -154,9 +189,32 @@ class Ingest:
         )
         unchanged = await self._unchanged(call, collection, uploads, hashes)
         changed = [upload for upload in uploads if upload.id not in unchanged]
-        indexed = await self._flow(call, facts.collection, changed, hashes)
+        if meter is not None:
+            meter.unchanged(len(unchanged))
+        indexed = await self._flow(call, facts.collection, changed, hashes, meter)
         results = unchanged | indexed
         return [results[upload.id] for upload in uploads]
+
+    async def watch(
+        self, call: Call, collection: str, uploads: Sequence[Upload]
+    ) -> AsyncGenerator[Meter | list[gateway_pb2.IngestResult], None]:
+        """As `run`, telling on the way how far it is; the results come last. A reader who is slow
+        holds nothing up and gets what is newest; one who leaves cancels the work.
+        """
+        meter = Meter(len(uploads))
+        work = asyncio.create_task(self.run(call, collection, uploads, meter))
+        work.add_done_callback(lambda _: meter.changed.set())
+        try:
+            while True:
+                await meter.changed.wait()
+                meter.changed.clear()
+                if work.done():
+                    break
+                yield meter
+            yield work.result()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
     async def _hashes(self, uploads: Sequence[Upload]) -> dict[str, str]:
         return {upload.id: await upload.content_hash() for upload in uploads}
@@ -188,6 +246,7 @@ class Ingest:
         collection: retrieve_pb2.Collection,
         uploads: Sequence[Upload],
         hashes: Mapping[str, str],
+        meter: Meter | None,
     ) -> dict[str, gateway_pb2.IngestResult]:
         """Parse and index side by side: what is parsed is embedded while the next is parsed, and
         held back until all are. A document that is refused breaks the stream off, and with it all
@@ -206,14 +265,20 @@ class Ingest:
 
         async def work() -> None:
             for upload in waiting:
-                await parsed.put((upload, await self._parse(call, chunking, upload)))
+                made = await self._parse(call, chunking, upload)
+                if meter is not None:
+                    meter.parsed(len(made[1]))
+                await parsed.put((upload, made))
 
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(work())
-                frames = _frames(collection.name, parsed, len(uploads), hashes)
-                indexing = group.create_task(self._index(call, frames, len(uploads)))
+                header = retrieve_pb2.IndexHeader(
+                    collection=collection.name, hold=True, progress=meter is not None
+                )
+                frames = _frames(header, parsed, len(uploads), hashes)
+                indexing = group.create_task(self._index(call, frames, len(uploads), meter))
         except BaseExceptionGroup as failures:
             raise _first_told(failures) from None
         return indexing.result()
@@ -244,9 +309,14 @@ class Ingest:
         call: Call,
         frames: AsyncIterator[retrieve_pb2.IndexDocumentsRequest],
         documents: int,
+        meter: Meter | None,
     ) -> dict[str, gateway_pb2.IngestResult]:
         results: dict[str, gateway_pb2.IngestResult] = {}
         async for ack in clients.index_documents(call, self._mesh, frames):
+            if ack.HasField("progress"):
+                if meter is not None:
+                    meter.written(ack.progress.chunks)
+                continue
             results[ack.id] = gateway_pb2.IngestResult(
                 id=ack.id, chunks=ack.chunks, status=ack.status
             )
@@ -260,14 +330,14 @@ class Ingest:
 
 
 async def _frames(
-    collection: str,
+    header: retrieve_pb2.IndexHeader,
     parsed: asyncio.Queue[tuple[Upload, Parsed]],
     documents: int,
     hashes: Mapping[str, str],
 ) -> AsyncIterator[retrieve_pb2.IndexDocumentsRequest]:
     """The stream of a call; its last frame, after all documents were parsed, publishes them."""
     frame = retrieve_pb2.IndexDocumentsRequest
-    yield frame(header=retrieve_pb2.IndexHeader(collection=collection, hold=True))
+    yield frame(header=header)
     for _ in range(documents):
         upload, (info, chunks) = await parsed.get()
         yield frame(document=index_document(upload, hashes[upload.id], info, len(chunks)))

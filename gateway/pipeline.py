@@ -20,7 +20,7 @@ from gateway import clients
 from gateway.audit import AuditLog
 from gateway.clients import Mesh
 from gateway.exchange import Call
-from gateway.ingest import Ingest, Upload
+from gateway.ingest import Ingest, Meter, Upload
 from gateway.limits.generation import (
     embed_within_limits,
     generate_within_limits,
@@ -273,6 +273,12 @@ class Pipeline:
             RagmeshError: one document was refused, and is named; nothing was indexed then.
         """
         return await self._ingest.run(call, collection, uploads)
+
+    def watch_ingest(
+        self, call: Call, collection: str, uploads: Sequence[Upload]
+    ) -> AsyncGenerator[Meter | list[gateway_pb2.IngestResult], None]:
+        """As `ingest`, telling on the way how far it is; the results come last."""
+        return self._ingest.watch(call, collection, uploads)
 
     async def embed(
         self, call: Call, request: retrieve_pb2.EmbedRequest

@@ -421,6 +421,13 @@ class CollectionView(BaseModel):
     description: str
     encoder: str
     dimensions: int
+    encoder_languages: list[str] = Field(
+        description="ISO 639-1 codes that the encoder represents; empty while that is not known."
+    )
+    encoder_normalizes: bool | None = Field(
+        description="Whether its model brings vectors to length 1 itself, as the mesh does in any "
+        "case; null while that is not known."
+    )
     analyzer: str
     chunk_tokens: int
     chunk_overlap: int

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from starlette.responses import Response
 
 from gateway.freeform import from_struct
+from gateway.ingest import Meter
 from gateway.reranking import reranking
 from gateway.store.sessions import StoredSession
 from ragmesh.gateway.v1 import gateway_pb2
@@ -169,6 +170,10 @@ def collection(message: retrieve_pb2.Collection) -> View:
         "description": message.description,
         "encoder": message.encoder,
         "dimensions": message.dimensions,
+        "encoder_languages": list(message.encoder_languages),
+        "encoder_normalizes": (
+            message.encoder_normalizes if message.HasField("encoder_normalizes") else None
+        ),
         "analyzer": message.analyzer,
         "chunk_tokens": message.chunk_tokens,
         "chunk_overlap": message.chunk_overlap,
@@ -235,6 +240,19 @@ def ingested(message: gateway_pb2.IngestResult) -> View:
         "id": message.id,
         "chunks": message.chunks,
         "status": STATUSES.get(message.status, "indexed"),
+    }
+
+
+def ingest_results(messages: Iterable[gateway_pb2.IngestResult]) -> View:
+    return {"documents": [ingested(each) for each in messages]}
+
+
+def ingest_progress(meter: Meter) -> View:
+    return {
+        "documents": meter.documents,
+        "total_documents": meter.total_documents,
+        "chunks": meter.chunks,
+        "total_chunks": meter.total_chunks,
     }
 
 

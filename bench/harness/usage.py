@@ -15,7 +15,7 @@ ENDED = "ended children"
 OWN = "bench"
 _QUIET_SHARE = 0.05
 _QUIET_SECONDS = 1.0
-_QUIET_LOOKS = 3
+_QUIET_LOOKS = 8
 """One after the other: work that is put off begins after a pause."""
 _MIB = 1 << 20
 

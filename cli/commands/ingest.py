@@ -13,7 +13,7 @@ from cli.console import Failure
 from cli.demo import ensure_collection
 from cli.documents import Document, find_documents, upload
 from cli.options import JsonOption, LangOption, Session, command
-from cli.progress import progress_bar
+from cli.progress import ChunkBars, progress_bar
 
 EXIT_SOME_FAILED = 1
 
@@ -71,7 +71,8 @@ def _run(
     with Api(session.settings) as api, progress_bar(screen) as bar:
         ensure_collection(api, collection)
         task = bar.add_task(screen.text("ingest.progress"), total=len(documents))
-        for document, outcome in _upload_all(api, collection, documents, concurrency):
+        bars = None if bar.disable else ChunkBars(bar, screen)
+        for document, outcome in _upload_all(api, collection, documents, concurrency, bars):
             if isinstance(outcome, Failure):
                 errors.append(
                     {"file": str(document.path), "error": outcome.text, "code": outcome.code}
@@ -84,7 +85,11 @@ def _run(
 
 
 def _upload_all(
-    api: Api, collection: str, documents: list[Document], concurrency: int
+    api: Api,
+    collection: str,
+    documents: list[Document],
+    concurrency: int,
+    bars: ChunkBars | None,
 ) -> Iterator[tuple[Document, dict[str, Any] | Failure]]:
     with ThreadPoolExecutor(concurrency) as pool:
         waiting = iter(documents)
@@ -93,7 +98,8 @@ def _upload_all(
             while True:
                 # Handed over as slots come free, so that Ctrl-C leaves no queue to work off.
                 for document in waiting:
-                    running[pool.submit(_upload, api, collection, document)] = document
+                    future = pool.submit(_upload, api, collection, document, bars)
+                    running[future] = document
                     if len(running) == concurrency:
                         break
                 if not running:
@@ -111,7 +117,12 @@ def _upload_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _upload(api: Api, collection: str, document: Document) -> dict[str, Any]:
+def _upload(
+    api: Api, collection: str, document: Document, bars: ChunkBars | None
+) -> dict[str, Any]:
     # A file named alone keeps its name as id; below a folder its path tells equal names apart.
     metadata = {"id": document.id} if document.id != document.path.name else None
-    return upload(api, collection, [document], metadata=metadata)[0]
+    if bars is None:
+        return upload(api, collection, [document], metadata=metadata)[0]
+    with bars.of(document.id) as tell:
+        return upload(api, collection, [document], metadata=metadata, tell=tell)[0]

@@ -1,15 +1,18 @@
 """``/v1/collections/{name}/documents``: documents in, out and away."""
 
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from gateway import views
+from gateway import sse, views
 from gateway.bodies import JsonBody, Needs, is_json, parse
 from gateway.errors import unsupported_content_type
 from gateway.exchange import Call
 from gateway.freeform import to_struct
+from gateway.ingest import Meter, Upload
 from gateway.paging import Page, page
 from gateway.schemas import (
     ChunksView,
@@ -28,6 +31,7 @@ from gateway.uploads import (
     read_form,
     refuse_misplaced_access,
 )
+from ragmesh.gateway.v1 import gateway_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2
 
 router = APIRouter(tags=["Documents"])
@@ -38,30 +42,83 @@ Writer = Annotated[Call, Depends(Needs("documents:write", ingest=True))]
 Chosen = Annotated[Page, Depends(page)]
 
 
-@router.post(PREFIX, status_code=201, response_model=IngestView, summary="Ingest documents")
+Coming = AsyncGenerator[Meter | list[gateway_pb2.IngestResult], None]
+
+
+@router.post(
+    PREFIX,
+    status_code=201,
+    response_model=IngestView,
+    summary="Ingest documents",
+    responses={
+        200: {
+            "content": {"text/event-stream": {}},
+            "description": "The same with its progress, under `Accept: text/event-stream`.",
+        }
+    },
+)
 async def ingest(request: Request, name: str, call: Writer) -> Response:
     """Takes files as `multipart/form-data` (parts named `file`; optional `metadata`: a JSON object
     for all of them, or a list of one object a file) or JSON `{"documents": [...]}`, up to 1,000 a
     call, and answers once all are durable and searchable. A file's id is `metadata.id`, else its
     name; its source is `metadata.source`, else its name. All are parsed before any is indexed: one
     bad document refuses the call and is named. The same content under the same id changes
-    nothing."""
+    nothing.
+
+    Under `Accept: text/event-stream`, without `application/json` beside it, it answers 200 with
+    server-sent events: `event: progress` (`{"documents", "total_documents", "chunks",
+    "total_chunks"}`: documents that were parsed or are there already, and their chunks that are
+    embedded, of those in the documents parsed so far), and `event: done` with the answer, or
+    `event: error`. What fails before the first event has a status of its own. A client that
+    leaves before the end cancels the call, and nothing of it is indexed."""
     state = state_of(request.app)
     content_type = request.headers.get("content-type", "")
     if is_json(content_type):
         body = parse(DocumentsBody, await request.body())
         uploads = from_documents(body.documents, state.settings)
-        results = await state.pipeline.ingest(call, name, uploads)
-    elif content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+        return await _answered(request, call, name, uploads, AsyncExitStack())
+    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
         form = await read_form(request, state.settings)
-        try:
+        async with AsyncExitStack() as files:
+            files.push_async_callback(form.close)
             uploads = from_form(form, state.settings)
-            results = await state.pipeline.ingest(call, name, uploads)
-        finally:
-            await form.close()
-    else:
-        raise unsupported_content_type("Send documents as multipart/form-data or as JSON.")
-    return views.json_response({"documents": [views.ingested(each) for each in results]}, 201)
+            return await _answered(request, call, name, uploads, files)
+    raise unsupported_content_type("Send documents as multipart/form-data or as JSON.")
+
+
+async def _answered(
+    request: Request, call: Call, name: str, uploads: Sequence[Upload], files: AsyncExitStack
+) -> Response:
+    """The answer once all is done, or the stream that tells of it, which then closes the files."""
+    state = state_of(request.app)
+    if not wants_events(request.headers.getlist("accept")):
+        results = await state.pipeline.ingest(call, name, uploads)
+        return views.json_response(views.ingest_results(results), 201)
+    coming = state.pipeline.watch_ingest(call, name, uploads)
+    return await sse.stream(
+        _spelled(coming, files.pop_all()),
+        route=PREFIX,
+        keepalive=state.settings.keepalive_seconds,
+        named=True,
+    )
+
+
+def wants_events(accept: Sequence[str]) -> bool:
+    """Whether the headers ask for events. Clients that name JSON beside them, as those of other
+    protocols do in every call, expect the plain answer."""
+    kinds = {
+        one.partition(";")[0].strip().lower() for header in accept for one in header.split(",")
+    }
+    return "text/event-stream" in kinds and "application/json" not in kinds
+
+
+async def _spelled(coming: Coming, files: AsyncExitStack) -> AsyncGenerator[bytes, None]:
+    async with files, aclosing(coming):
+        async for one in coming:
+            if isinstance(one, Meter):
+                yield sse.event("progress", views.ingest_progress(one))
+            else:
+                yield sse.event("done", views.ingest_results(one))
 
 
 @router.get(PREFIX, response_model=DocumentsView, summary="List documents")

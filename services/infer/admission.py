@@ -146,7 +146,7 @@ class Admission:
             raise self._overloaded("The engine is too busy for the time allowed")
         if self.waiting >= self._queue and not self._push_out(mine, tenant):
             self._shed("full")
-            self._forget(tenant)
+            self._forget()
             raise self._overloaded("Too many generations are waiting")
         self._arrivals += 1
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -252,25 +252,24 @@ class Admission:
             del self._models[model]
         self._tenants[tenant].running -= 1
         self._dispatch()
-        self._forget(tenant)
+        self._forget()
 
     def _leave(self, waiter: _Waiter) -> None:
         """Give up a place in the queue, or a slot that came in the same moment."""
-        mine = self._tenants[waiter.tenant]
-        if waiter in mine.waiters:
+        mine = self._tenants.get(waiter.tenant)
+        if mine is not None and waiter in mine.waiters:
             mine.waiters.remove(waiter)
             self._count_waiting(-1)
             self._dispatch()  # another model may have waited for this one
-            self._forget(waiter.tenant)
+            self._forget()
         elif not waiter.granted.cancelled() and waiter.granted.exception() is None:
             self._switching = False
             self._release(waiter.tenant, waiter.model)
 
-    def _forget(self, name: str) -> None:
-        """Drop a tenant that neither runs nor waits, and is not ahead of its turn."""
-        tenant = self._tenants.get(name)
-        if tenant and not tenant.running and not tenant.waiters and not self.waiting:
-            del self._tenants[name]
+    def _forget(self) -> None:
+        """Once nobody waits, drop the tenants that run nothing: nobody is ahead of a turn then."""
+        if not self.waiting and len(self._tenants) > self.running:
+            self._tenants = {name: one for name, one in self._tenants.items() if one.running}
 
     def _observe(self, seconds: float) -> None:
         change = seconds - self._mean

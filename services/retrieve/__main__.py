@@ -84,15 +84,16 @@ def _check_local(settings: RetrieveSettings) -> None:
     """A sparse arm outside the engine lies in a folder of one process.
 
     Raises:
-        FailedPrecondition: SPARSE_BACKEND_NOT_LOCAL, where replicas share the store.
+        FailedPrecondition: SPARSE_BACKEND_NOT_LOCAL, where the store has no shards of this
+            process that it could stand beside.
     """
     if settings.vector_backend not in LOCAL_STORES:
         local = ", ".join(f"{name}://" for name in sorted(LOCAL_STORES))
         raise FailedPrecondition(
             "SPARSE_BACKEND_NOT_LOCAL",
             f"SPARSE_BACKEND={settings.sparse_backend} keeps its index in the folder of one "
-            f"process, and replicas share {settings.vector_backend}://. Set SPARSE_BACKEND=engine, "
-            f"or VECTOR_URL to one of {local}.",
+            f"process, beside the shards of {local}, and not beside {settings.vector_backend}://. "
+            "Set SPARSE_BACKEND=engine, which every store has, or VECTOR_URL to one of them.",
         )
 
 

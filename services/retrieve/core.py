@@ -224,7 +224,7 @@ class Retrieval:
         results = Results(
             store=self.store,
             analyzer=self.analyzer,
-            covers=self.encoder.facts.covers,
+            covers=self.encoder.facts.as_in(collection).covers,
             scale=await self._scale() if request.relevant_only else Scale(0.0),
             key=key,
             collection=collection,
@@ -458,7 +458,8 @@ class Retrieval:
             )
         new = NewCollection(
             CollectionKey(tenant, name), description, facts.id, facts.dimensions,
-            self.analyzer.id, facts.tokenizer_id, tokens, overlap,
+            self.analyzer.id, facts.tokenizer_id, tokens, overlap, facts.languages,
+            facts.normalizes,
         )  # fmt: skip
         return await self.store.create_collection(new, self._options.max_collections)
 

@@ -163,6 +163,10 @@ class Indexing:
         self._batches: set[asyncio.Task[_Encoded]] = set()
         self._outcomes: asyncio.Queue[Published | Staged | None] = asyncio.Queue()
         self._staged: set[str] = set()
+        self._adopted = False
+        """Whether what was learned elsewhere holds, so that nothing is to be learned here."""
+        self._copies = False
+        """Whether chunks are to be weighed as they are where they come from."""
 
     async def run(self, frames: AsyncIterator[Frame]) -> AsyncIterator[Published | Staged]:
         """Index and yield an outcome per document once it is durable and searchable; before it, how
@@ -179,7 +183,9 @@ class Indexing:
         """
         collection = await self._retrieval.store.get_collection(self._key)
         self._retrieval.check_match(collection)
+        began = collection.all_chunks
         profile = await self._adopt(collection)
+        self._adopted = profile is not None
         work = asyncio.create_task(together(self._read(frames), self._encode(), self._write()))
         work.add_done_callback(lambda _: self._outcomes.put_nowait(None))
         try:
@@ -195,11 +201,12 @@ class Indexing:
             await asyncio.gather(work, *self._batches, return_exceptions=True)
             self._retrieval.store.discard(self._key, list(self._staged))
         collection = await self._retrieval.store.get_collection(self._key)
-        if profile is not None:
-            learned = dump(replace(profile, chunks=collection.all_chunks))
-            await self._retrieval.store.set_profile(self._key, collection.generation, learned)
+        if profile is None:
+            self._retrieval.learning.notice(self._key, collection, since=began)
         else:
-            self._retrieval.learning.notice(self._key, collection)
+            chunks = collection.all_chunks if profile.chunks else 0
+            learned = dump(replace(profile, chunks=chunks))
+            await self._retrieval.store.set_profile(self._key, collection.generation, learned)
 
     async def _adopt(self, collection: Collection) -> Profile | None:
         """Take over what was learned where the documents come from, so that a copy of a
@@ -210,6 +217,7 @@ class Indexing:
             collection.analyzer,
         ):
             return None
+        self._copies = True
         profile = adoptable(origin.profile)
         if profile is None or profile.encoder != collection.encoder:
             return None
@@ -317,8 +325,13 @@ class Indexing:
         self, pieces: Sequence[_Piece], texts: Sequence[str]
     ) -> Sequence[SparseVector]:
         """Sparse vectors by what the collection has learned so far."""
-        profile = parse((await self._retrieval.store.get_collection(self._key)).profile)
         languages = [one.chunk.language for one in pieces]
+        profile = parse((await self._retrieval.store.get_collection(self._key)).profile)
+        if not profile.averages and not self._copies:
+            by_language: dict[str, list[str]] = {}
+            for language, text in zip(languages, texts, strict=True):
+                by_language.setdefault(language, []).append(text)
+            profile = await self._retrieval.learning.begin(self._key, by_language)
         # Pure Python, tens of milliseconds a batch: too long for the event loop.
         return await asyncio.to_thread(
             analyzed, self._retrieval.analyzer, texts, languages, profile.averages
@@ -370,6 +383,10 @@ class Indexing:
         for outcome in await self._retrieval.store.publish(self._key, tokens):
             self._outcomes.put_nowait(outcome)
         self._staged.difference_update(tokens)
+        if not self._adopted:
+            # Now, and not only in the end: in a large collection chunks are not weighed again.
+            collection = await self._retrieval.store.get_collection(self._key)
+            self._retrieval.learning.notice(self._key, collection)
 
 
 def analyzed(

@@ -1,6 +1,6 @@
 """The service's messages as the dataclasses of `ports` and `searches`, and back."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
@@ -64,7 +64,7 @@ def search(request: pb.SearchRequest, attributes: ports.Attributes) -> searches.
     )
 
 
-def collection(collection: ports.Collection, languages: Sequence[str]) -> pb.Collection:
+def collection(collection: ports.Collection, running: ports.EncoderFacts) -> pb.Collection:
     return pb.Collection(
         name=collection.name,
         description=collection.description,
@@ -77,7 +77,8 @@ def collection(collection: ports.Collection, languages: Sequence[str]) -> pb.Col
         documents=collection.documents,
         chunks=collection.chunks,
         created_at=_timestamp(collection.created_at),
-        encoder_languages=languages,
+        encoder_languages=running.as_in(collection).languages,
+        encoder_normalizes=collection.encoder_normalizes,
         calibration=_calibration(parse(collection.profile)),
     )
 
@@ -165,11 +166,11 @@ def move(request: pb.MoveDocumentRequest) -> Move:
 
 
 def export_response(
-    frame: Exported | DocumentFrame, languages: Sequence[str]
+    frame: Exported | DocumentFrame, running: ports.EncoderFacts
 ) -> pb.ExportDocumentsResponse:
     if isinstance(frame, Exported):
         header = pb.ExportHeader(
-            collection=collection(frame.collection, languages),
+            collection=collection(frame.collection, running),
             generation=frame.collection.generation,
             profile=frame.collection.profile,
             everything=frame.everything,
@@ -208,14 +209,14 @@ def export_response(
     return response
 
 
-def progress(progress: Progress, languages: Sequence[str]) -> pb.ReindexCollectionResponse:
+def progress(progress: Progress, running: ports.EncoderFacts) -> pb.ReindexCollectionResponse:
     made = progress.collection
     return pb.ReindexCollectionResponse(
         documents=progress.documents,
         total_documents=progress.total,
         embedded_chunks=progress.embedded,
         full_chunks=progress.full,
-        collection=collection(made, languages) if made else None,
+        collection=collection(made, running) if made else None,
         reindexed=progress.reindexed,
     )
 

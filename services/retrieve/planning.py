@@ -126,7 +126,7 @@ class Planner:
             asked = "the request gives it no weight"
             return asked if not weights.dense else "", asked if not weights.sparse else ""
         if not weights.dense:
-            facts = self._encoder.facts
+            facts = self._encoder.facts.as_in(self._collection)
             if not facts.covers(language):
                 dense = f"the encoder does not represent the query's language, {language}"
             elif not covered_languages(facts, self._collection.languages, {}):
@@ -163,7 +163,8 @@ class Planner:
         self, query: str, language: str, *, has_terms: bool
     ) -> tuple[ArmWeights, bytes | None, tuple[str, ...] | None]:
         """Weights, vector and languages of the dense arm of a hybrid search."""
-        facts, languages = self._encoder.facts, self._collection.languages
+        facts = self._encoder.facts.as_in(self._collection)
+        languages = self._collection.languages
         weigh = partial(
             arm_weights, facts, language, collection_languages=languages, has_terms=has_terms,
             measured=self._measured,

@@ -6,7 +6,7 @@ keeps and finds chunks, an `Analyzer` makes sparse vectors, a `Reranker` orders 
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -45,6 +45,11 @@ class NewCollection:
     tokenizer_id: str
     chunk_tokens: int
     chunk_overlap: int
+    encoder_languages: tuple[str, ...] = ()
+    """What the encoder represented when the collection was made; empty when not known."""
+    encoder_normalizes: bool | None = None
+    """Whether its model brings vectors to length 1 itself; None when not known. All that are
+    stored have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,11 @@ class Collection:
     lacks_words: bool = False
     """Whether the arm that reads words lacks chunks that were indexed without it; until it has
     them the store's own sparse arm answers."""
+    encoder_languages: tuple[str, ...] = ()
+    """What the encoder represented when the collection was made; empty when not known."""
+    encoder_normalizes: bool | None = None
+    """Whether its model brings vectors to length 1 itself; None when not known. All that are
+    stored have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,10 +523,19 @@ class EncoderFacts:
     """Changes when any vector does, by a prompt or a precision too: caches are keyed by it."""
     parallel: int = 1
     """Forward passes of passages that are worth having at a time."""
+    normalizes: bool | None = None
+    """Whether the model brings vectors to length 1 itself; None when not known."""
 
     @property
     def id(self) -> str:
         return f"{self.name}@{self.version}"
+
+    def as_in(self, collection: Collection) -> "EncoderFacts":
+        """These facts with what the collection's encoder represents, as it was known when the
+        collection was made: where these do not say, or are of another encoder."""
+        if collection.encoder == self.id and (self.languages or not collection.encoder_languages):
+            return self
+        return replace(self, languages=collection.encoder_languages)
 
     def covers(self, language: str) -> bool:
         """Whether its vectors mean something in a language; undetermined text gets the benefit."""

@@ -28,8 +28,8 @@ class Profile:
     """How long that took."""
     averages: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """By language, the average length in terms of each of the analyser's fields."""
-    unfinished: bool = False
-    """Whether some chunks are still to be weighed by `averages`."""
+    unfinished: tuple[str, ...] = ()
+    """Languages some of whose chunks are still to be weighed by `averages`."""
     languages: Mapping[str, Calibration] = field(default_factory=dict)
 
     @property
@@ -49,7 +49,7 @@ def adoptable(text: str) -> Profile | None:
         profile = parse(text)
         lengths = [value for fields in profile.averages.values() for value in fields]
         weights = [value for one in profile.weights.values() for value in (one.dense, one.sparse)]
-        if profile.chunks < 1 or profile.unfinished or not profile.averages:
+        if profile.chunks < 0 or profile.unfinished or not profile.averages:
             return None
         if not all(math.isfinite(value) and value >= 1 for value in lengths):
             return None
@@ -69,4 +69,7 @@ def parse(text: str) -> Profile:
         for language, one in values.pop("languages").items()
     }
     averages = {language: tuple(lengths) for language, lengths in values.pop("averages").items()}
-    return Profile(**values, averages=averages, languages=languages)
+    unfinished = values.pop("unfinished")
+    if isinstance(unfinished, bool):  # earlier versions said only whether
+        unfinished = averages if unfinished else ()
+    return Profile(**values, averages=averages, unfinished=tuple(unfinished), languages=languages)

@@ -15,6 +15,7 @@ from services.retrieve.access import EVERYTHING
 from services.retrieve.core import Retrieval, hidden, visible
 from services.retrieve.exporting import PAGE_DOCUMENTS, frames
 from services.retrieve.indexing import Frame, Indexing, Origin
+from services.retrieve.learning import SAMPLE_CHUNKS, by_language
 from services.retrieve.ports import (
     Attributes,
     Collection,
@@ -128,7 +129,7 @@ class Reindexing:
         return NewCollection(
             self._new, f"reindex force={self._force}", facts.id, facts.dimensions,
             self._retrieval.analyzer.id, facts.tokenizer_id, tokens,
-            min(old.chunk_overlap, tokens // 2),
+            min(old.chunk_overlap, tokens // 2), facts.languages, facts.normalizes,
         )  # fmt: skip
 
     async def _begin(self, wanted: NewCollection) -> None:
@@ -145,6 +146,9 @@ class Reindexing:
         except AlreadyExists:
             # By another replica, in this moment.
             raise Aborted("REINDEX_RUNNING", "The collection is being made anew already.") from None
+        # What comes first need not be as long as the rest.
+        sample = await self._store.sample(self._old, SAMPLE_CHUNKS, seed=0)
+        await self._retrieval.learning.begin(self._new, by_language(sample))
 
     async def _copy(self, old: Collection) -> AsyncIterator[Progress]:
         """Give the new collection the documents of the old one, as far as they differ."""

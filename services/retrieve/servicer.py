@@ -1,7 +1,7 @@
 """Protobuf to dataclasses and back; decides nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -44,9 +44,9 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         self._backends = backends
 
     @property
-    def _languages(self) -> Sequence[str]:
-        """What the encoder represents."""
-        return self._retrieval.encoder.facts.languages
+    def _running(self) -> ports.EncoderFacts:
+        """The encoder's facts."""
+        return self._retrieval.encoder.facts
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         caller = current_caller()
@@ -143,7 +143,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             attributes=caller.attributes,
         )
         async for frame in exported:
-            yield messages.export_response(frame, self._languages)
+            yield messages.export_response(frame, self._running)
 
     async def CheckDocuments(
         self, request: pb.CheckDocumentsRequest, context: Context
@@ -222,7 +222,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             chunk_overlap=overlap,
         )
         return pb.CreateCollectionResponse(
-            collection=messages.collection(collection, self._languages)
+            collection=messages.collection(collection, self._running)
         )
 
     async def GetCollection(
@@ -231,7 +231,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
         collection = await self._store.get_collection(
             _key(request.name), current_caller().attributes
         )
-        return pb.GetCollectionResponse(collection=messages.collection(collection, self._languages))
+        return pb.GetCollectionResponse(collection=messages.collection(collection, self._running))
 
     async def ListCollections(
         self, request: pb.ListCollectionsRequest, context: Context
@@ -243,7 +243,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             current_caller().attributes,
         )
         return pb.ListCollectionsResponse(
-            collections=[messages.collection(one, self._languages) for one in collections],
+            collections=[messages.collection(one, self._running) for one in collections],
             next_page_token=token,
         )
 
@@ -259,7 +259,7 @@ class RetrieveServicer(pb_grpc.RetrieveServiceServicer):
             attributes=caller.attributes,
         )
         async for progress in reindexing.run():
-            yield messages.progress(progress, self._languages)
+            yield messages.progress(progress, self._running)
 
     async def DeleteCollection(
         self, request: pb.DeleteCollectionRequest, context: Context

@@ -122,6 +122,8 @@ class FakePreprocess(preprocess_pb2_grpc.PreprocessServiceServicer):
     plans: list[preprocess_pb2.PlanQueryRequest] = field(default_factory=list)
     headers: list[preprocess_pb2.DocumentHeader] = field(default_factory=list)
     tokenizer: bytes = b""
+    after_first: asyncio.Event | None = None
+    """What the refusal of a locked document waits for."""
 
     async def PlanQuery(self, request, context):
         self.plans.append(request)
@@ -160,6 +162,8 @@ class FakePreprocess(preprocess_pb2_grpc.PreprocessServiceServicer):
                     assert len(request.data) <= 64 * 1024
                     data += request.data
         if data.startswith(b"LOCKED"):
+            if self.after_first is not None:
+                await self.after_first.wait()
             raise InvalidArgument("ENCRYPTED_DOCUMENT", "The document is encrypted.")
         texts = [text for text in data.decode().split("\n\n") if text.strip()]
         if not texts:
@@ -208,6 +212,8 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
     moves: list[retrieve_pb2.MoveDocumentRequest] = field(default_factory=list)
     tokenizers_sent: int = 0
     gate: asyncio.Event | None = None
+    index_gate: asyncio.Event | None = None
+    """Holds indexing up after the first chunks; searches are held by `gate`."""
     running: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -281,7 +287,8 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
     async def IndexDocuments(self, request_iterator, context):
         known: dict = {}
         held: list = []
-        hold = False
+        hold = progress = False
+        written = 0
         document, chunks = None, list[retrieve_pb2.IndexChunk]()
         async for request in request_iterator:
             match request.WhichOneof("frame"):
@@ -289,12 +296,23 @@ class FakeRetrieve(retrieve_pb2_grpc.RetrieveServiceServicer):
                     known = self.documents(request.header.collection)
                     self.headers.append(request.header)
                     hold = request.header.hold
+                    progress = request.header.progress
                 case "document":
                     document, chunks = request.document, []
                 case "end":
                     hold = False
                 case "chunks":
                     chunks.extend(request.chunks.chunks)
+                    written += len(request.chunks.chunks)
+                    if progress:
+                        told = retrieve_pb2.IndexProgress(chunks=written)
+                        yield retrieve_pb2.IndexDocumentsResponse(progress=told)
+                    if self.index_gate is not None:
+                        self.running.set()
+                        try:
+                            await self.index_gate.wait()
+                        finally:
+                            self.cancelled.set()
             if document is not None and len(chunks) == document.chunk_count:
                 replaced = document.id in known
                 stored = retrieve_pb2.Document(

@@ -194,7 +194,8 @@ def _turns(request: GenerateRequest) -> list[str]:
 def _delta(item: Mapping[str, Any]) -> Delta:
     report = item.get("final_report")
     if report:
-        sources = str(item.get("citations") or "").strip()
+        cited = item.get("citations") or ""
+        sources = "\n".join(map(str, cited)) if isinstance(cited, list) else str(cited).strip()
         text = str(report)
         return Delta(text if not sources or sources in text else f"{text}\n\n{sources}")
     return Delta(str(item.get("assistant_reply") or ""), reasoning=_step(item))

@@ -42,13 +42,19 @@ class AzureSettings(ServerSettings):
     api_version: str = Field(
         "", validation_alias=names("AZURE_API_VERSION", "AZURE_OPENAI_API_VERSION")
     )
-    """Version of the older route, such as ``2024-10-21``; empty: the route ``/openai/v1``."""
+    """Version of the older route, such as ``2024-10-21``; empty, or no date, such as ``preview``:
+    the route ``/openai/v1``."""
     deployments: CommaSeparated = ()
     """Names of the deployments, separated by commas, the default one first."""
 
     @property
     def needs_model(self) -> bool:
         return not self.deployments
+
+    @property
+    def dated(self) -> bool:
+        """Whether the older route is asked for."""
+        return self.api_version[:1].isdigit()
 
 
 class AzureEngine(OpenAIProtocolEngine):
@@ -71,7 +77,7 @@ class AzureEngine(OpenAIProtocolEngine):
     def base_url(self, settings: ServerSettings) -> str:
         url = settings.require("url", "https://NAME.openai.azure.com").rstrip("/")
         root = url.removesuffix("/v1").removesuffix("/openai") + "/openai"
-        dated = isinstance(settings, AzureSettings) and settings.api_version
+        dated = isinstance(settings, AzureSettings) and settings.dated
         return root if dated else f"{root}/v1"
 
     def headers(self, settings: ServerSettings) -> Mapping[str, str]:
@@ -80,9 +86,9 @@ class AzureEngine(OpenAIProtocolEngine):
 
     def route(self, request: GenerateRequest) -> str:
         route = super().route(request)
-        if not self.settings.api_version:
-            return route
-        return self._dated(f"/deployments/{quote(request.model, safe='')}{route}")
+        if not self.settings.dated:
+            return self._versioned(route)
+        return self._versioned(f"/deployments/{quote(request.model, safe='')}{route}")
 
     def body(self, request: GenerateRequest) -> dict[str, Any]:
         return with_completion_tokens(super().body(request))
@@ -92,12 +98,13 @@ class AzureEngine(OpenAIProtocolEngine):
         return replace(of_openais_models(""), completions=True)
 
     async def list_models(self) -> Sequence[ModelInfo]:
-        path = self._dated("/models") if self.settings.api_version else "/models"
+        path = self._versioned("/models")
         answer = await self.server.request("GET", path, timeout=ASKING_TIMEOUT)
         if answer.status != OK:
             raise self.errors.error(answer.status, answer.body, answer.headers)
         length = self.settings.context_length
         return [ModelInfo(name, length, "azure") for name in self.settings.deployments]
 
-    def _dated(self, path: str) -> str:
-        return f"{path}?api-version={quote(self.settings.api_version, safe='')}"
+    def _versioned(self, path: str) -> str:
+        version = self.settings.api_version
+        return f"{path}?api-version={quote(version, safe='')}" if version else path

@@ -48,7 +48,8 @@ CREATE TABLE IF NOT EXISTS collections (
     folder TEXT NOT NULL UNIQUE, description TEXT NOT NULL, encoder TEXT NOT NULL,
     dimensions INTEGER NOT NULL, analyzer TEXT NOT NULL, tokenizer_id TEXT NOT NULL,
     chunk_tokens INTEGER NOT NULL, chunk_overlap INTEGER NOT NULL, created_at REAL NOT NULL,
-    profile TEXT NOT NULL DEFAULT '', UNIQUE (tenant, name)
+    profile TEXT NOT NULL DEFAULT '', encoder_languages TEXT NOT NULL DEFAULT '',
+    encoder_normalizes INTEGER, UNIQUE (tenant, name)
 );
 CREATE TABLE IF NOT EXISTS documents (
     collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
@@ -70,6 +71,7 @@ _DOCUMENT = (
     "id, title, source, metadata, content_hash, format, language, pages, chunks, bytes, "
     "created_at, updated_at, access"
 )
+_LATER_FACTS = {"encoder_languages": "TEXT NOT NULL DEFAULT ''", "encoder_normalizes": "INTEGER"}
 _BROKEN = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 
 
@@ -150,6 +152,11 @@ class Catalog:
                 )
                 self._db.execute("PRAGMA user_version = 3")
         self._db.executescript(_SCHEMA)
+        # Facts that earlier versions neither know nor miss, so the format stays what it is.
+        there = {row[1] for row in self._db.execute("PRAGMA table_info(collections)")}
+        for name, kind in _LATER_FACTS.items():
+            if name not in there:
+                self._db.execute(f"ALTER TABLE collections ADD COLUMN {name} {kind}")
         self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
     def close(self) -> None:
@@ -217,17 +224,20 @@ class Catalog:
                 )
             self._db.execute(
                 "INSERT INTO collections (tenant, name, folder, description, encoder, dimensions,"
-                " analyzer, tokenizer_id, chunk_tokens, chunk_overlap, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " analyzer, tokenizer_id, chunk_tokens, chunk_overlap, created_at,"
+                " encoder_languages, encoder_normalizes)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (key.tenant, key.name, folder, new.description, new.encoder, new.dimensions,
-                 new.analyzer, new.tokenizer_id, new.chunk_tokens, new.chunk_overlap, created_at),
+                 new.analyzer, new.tokenizer_id, new.chunk_tokens, new.chunk_overlap, created_at,
+                 " ".join(new.encoder_languages), new.encoder_normalizes),
             )  # fmt: skip
 
     def find(self, key: CollectionKey) -> Row:
         """Raises: NotFound COLLECTION_NOT_FOUND."""
         row = self._db.execute(
             "SELECT id, folder, description, encoder, dimensions, analyzer, tokenizer_id,"
-            " chunk_tokens, chunk_overlap, created_at, profile FROM collections"
+            " chunk_tokens, chunk_overlap, created_at, profile, encoder_languages,"
+            " encoder_normalizes FROM collections"
             " WHERE tenant = ? AND name = ?",
             (key.tenant, key.name),
         ).fetchone()
@@ -237,7 +247,10 @@ class Catalog:
                 f"The collection {key.name[:100]!r} does not exist.",
                 field="collection",
             )
-        return Row(row[0], row[1], NewCollection(key, *row[2:9]), row[9], row[10])
+        normalizes = None if row[12] is None else bool(row[12])
+        known = [*row[2:9], tuple(row[11].split()), normalizes]
+        facts = NewCollection(key, *known)
+        return Row(row[0], row[1], facts, row[9], row[10])
 
     def names(self, tenant: str, after: str = "", limit: int = -1) -> list[str]:
         rows = self._db.execute(
@@ -464,5 +477,6 @@ def describe(row: Row, totals: Totals, all_chunks: int) -> Collection:
         facts.key.name, facts.description, facts.encoder, facts.dimensions, facts.analyzer,
         facts.tokenizer_id, facts.chunk_tokens, facts.chunk_overlap, totals.documents,
         totals.chunks, row.created_at, dict(+totals.languages), row.folder, all_chunks,
-        row.profile,
+        row.profile, encoder_languages=facts.encoder_languages,
+        encoder_normalizes=facts.encoder_normalizes,
     )  # fmt: skip

@@ -112,6 +112,7 @@ class LocalModel(InProcessModel):
             owned_by=folder.owner,
             precision=precision,
             backend=self.backend,
+            normalizes="Normalize" in folder.modules,
             revision=f"{type(self).__module__} {precision} {self._query_prompt}",
         )
 

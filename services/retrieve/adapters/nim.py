@@ -1,7 +1,7 @@
 """NVIDIA's embedding NIM: OpenAI's route with ``input_type`` and ``truncate``.
 
-After the API of NeMo Retriever Text Embedding NIM; A NIM that is still
-loading answers 503, and the start goes on asking.
+After the API of NeMo Retriever Text Embedding NIM. The start asks ``GET /v1/health/ready`` until
+the model is loaded; the hosted API has no such route and is ready.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from services.retrieve.adapters.openai import RemoteEncoder
 from services.retrieve.settings import RetrieveSettings
-from services.runtime.errors import FailedPrecondition
+from services.runtime.errors import FailedPrecondition, Unavailable
 
 
 class NimEncoder(RemoteEncoder):
@@ -28,6 +28,14 @@ class NimEncoder(RemoteEncoder):
         key = settings.embedding_api_key.get_secret_value()
         key = key or settings.nim_api_key.get_secret_value()
         return cls(url, settings.embedding_model, api_key=key, settings=settings)
+
+    async def check_ready(self) -> None:
+        """Raises:
+        Unavailable: ENCODER_NOT_READY: the NIM says that it is still loading.
+        """
+        status = await self._server.status(f"{self._base}/health/ready")
+        if status >= 500:
+            raise Unavailable("ENCODER_NOT_READY", "The embedding NIM is still loading its model.")
 
     def body(self, texts: Sequence[str], *, query: bool) -> dict[str, Any]:
         return {

@@ -65,6 +65,11 @@ LIMITED = Meaning(
 OVERLOADED = Meaning(Unavailable, "ENCODER_OVERLOADED", "The embedding server is overloaded.")
 DOWN = Meaning(Unavailable, "ENCODER_UNAVAILABLE", "The embedding server is not available.")
 LATE = Meaning(DeadlineExceeded, "ENCODER_TIMEOUT", "The embedding server did not answer in time.")
+LONG = Meaning(
+    InvalidArgument,
+    "CONTEXT_LENGTH_EXCEEDED",
+    "An input is longer than the embedding model reads.",
+)
 BAD = Meaning(Internal, "ENCODER_BAD_ANSWER", "The embedding server's answer could not be read.")
 
 MEANINGS = Meanings(
@@ -81,6 +86,7 @@ MEANINGS = Meanings(
     down=DOWN,
     late=LATE,
     bad=BAD,
+    long=LONG,
 )
 
 
@@ -110,7 +116,8 @@ class RemoteEncoder:
                 "ENCODER_MISCONFIGURED",
                 "Set EMBEDDING_MODEL to the model's name at the embedding server.",
             )
-        self._url = url.rstrip("/") + "/embeddings"
+        self._base = url.rstrip("/")
+        self._url = self._base + "/embeddings"
         self._model = model
         self._settings = settings
         self._server = RemoteModel(
@@ -120,6 +127,8 @@ class RemoteEncoder:
         self._tokenizer = Tokenizer.from_str(self._tokenizer_json.decode())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._dimensions = 0
+        """Of every vector, once there is one."""
 
     @classmethod
     def from_settings(cls, settings: RetrieveSettings) -> "RemoteEncoder":
@@ -132,7 +141,7 @@ class RemoteEncoder:
     async def start(self) -> EncoderFacts:
         probe = await self._probe()
         settings = self._settings
-        dimensions = probe.shape[1]
+        dimensions = self._dimensions = probe.shape[1]
         version = hashlib.sha256(
             "\0".join(
                 [self._model, str(dimensions), settings.embedding_passage_prompt or "",
@@ -178,6 +187,8 @@ class RemoteEncoder:
             texts = [str(one.content) for one in batch[start : start + size]]
             answer = await self._server.post(self._url, self.body(texts, query=query))
             vectors.append(_vectors(answer, len(texts)))
+            if vectors[-1].shape[1] != (self._dimensions or vectors[0].shape[1]):
+                raise BAD.error()
             tokens += _counted_tokens(answer)
         made = normalized(np.concatenate(vectors))
         return Forward(made, tokens or None)
@@ -193,11 +204,15 @@ class RemoteEncoder:
             body["dimensions"] = self._settings.embedding_dimensions
         return body
 
+    async def check_ready(self) -> None:
+        """Raises: Unavailable, where the server can say that it is not ready yet."""
+
     async def _probe(self) -> Matrix:
         """A vector, once the server makes any."""
         pause = _FIRST_PAUSE
         while True:
             try:
+                await self.check_ready()
                 return (await self.encode([EncoderInput("ragmesh", 3)], query=True)).vectors
             except (Unavailable, ResourceExhausted, DeadlineExceeded) as error:
                 log.warning(

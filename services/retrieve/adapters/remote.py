@@ -1,6 +1,7 @@
 """Models behind HTTP: one request with JSON, one answer, and what failures mean."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -39,6 +40,28 @@ class Meanings(NamedTuple):
     late: Meaning
     bad: Meaning
     """An answer that cannot be read."""
+    long: Meaning
+    """A refusal that says how many tokens are too many; the numbers are added to the message."""
+
+
+_TOO_LONG = tuple(
+    re.compile(pattern, re.I | re.S)
+    for pattern in (
+        # OpenAI, vLLM, LiteLLM
+        r"maximum context length (?:is|of) (?P<limit>\d+) tokens.{0,200}?"
+        r"(?:requested|resulted in|contains?|has|total of)[^\d]{0,40}(?P<needed>\d+)",
+        r"maximum context length (?:is|of) (?P<limit>\d+)",
+        # Text Embeddings Inference
+        r"must have less than (?P<limit>\d+) tokens\. Given: (?P<needed>\d+)",
+        # NIM
+        r"input length (?P<needed>\d+) exceeds (?:the )?maximum allowed token size (?P<limit>\d+)",
+        # llama.cpp
+        r"input \((?P<needed>\d+) tokens\) is (?:too large|larger than).*?size: (?P<limit>\d+)",
+    )
+)
+"""How servers say so, in the messages of a 400, 413 or 422."""
+_REFUSED_BODY = 4096
+"""Bytes of a refusal that are looked through."""
 
 
 class RemoteModel:
@@ -95,11 +118,36 @@ class RemoteModel:
         except httpx.HTTPError as error:
             raise self._meanings.down.error(1.0) from error
         if response.status_code != httpx.codes.OK:
+            if response.status_code in (400, 413, 422):
+                self._refuse_long(data)
             raise self._meaning(response.status_code).error(_retry_after(response.headers))
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise self._meanings.bad.error() from error
+
+    async def status(self, url: str) -> int:
+        """The status of a GET, whose answer nobody reads.
+
+        Raises:
+            RagmeshError: it cannot be reached, or is late.
+        """
+        try:
+            async with self._client.stream("GET", url) as response:
+                return response.status_code
+        except httpx.TimeoutException as error:
+            raise self._meanings.late.error() from error
+        except httpx.HTTPError as error:
+            raise self._meanings.down.error(1.0) from error
+
+    def _refuse_long(self, data: bytes) -> None:
+        text = data[:_REFUSED_BODY].decode("utf-8", "replace")
+        for pattern in _TOO_LONG:
+            if found := pattern.search(text):
+                numbers = found.groupdict()
+                needed = f"; this is {numbers['needed']} long" if numbers.get("needed") else ""
+                told = f"{self._meanings.long.message} It reads {numbers['limit']} tokens{needed}."
+                raise self._meanings.long._replace(message=told).error()
 
     async def _read(self, response: httpx.Response) -> bytes:
         parts, size = [], 0

@@ -48,6 +48,11 @@ LIMITED = Meaning(
 OVERLOADED = Meaning(Unavailable, "RERANKER_OVERLOADED", "The reranker is overloaded.")
 DOWN = Meaning(Unavailable, "RERANKER_UNAVAILABLE", "The reranker is not available.")
 LATE = Meaning(DeadlineExceeded, "RERANKER_TIMEOUT", "The reranker did not answer in time.")
+LONG = Meaning(
+    InvalidArgument,
+    "RERANKER_CONTEXT_LENGTH_EXCEEDED",
+    "A text is longer than the reranker reads.",
+)
 BAD = Meaning(Internal, "RERANKER_BAD_ANSWER", "The reranker's answer could not be read.")
 
 MEANINGS = Meanings(
@@ -80,6 +85,7 @@ MEANINGS = Meanings(
     down=DOWN,
     late=LATE,
     bad=BAD,
+    long=LONG,
 )
 
 

@@ -63,7 +63,9 @@ def _arm(name: str) -> dict[str, str]:
 
 
 def collection(key: CollectionKey = KEY) -> NewCollection:
-    return NewCollection(key, "for tests", "words@1", DIMENSIONS, "terms@1", "0" * 64, 200, 20)
+    return NewCollection(
+        key, "for tests", "words@1", DIMENSIONS, "terms@1", "0" * 64, 200, 20, ("en", "ja"), True
+    )
 
 
 def document(document_id: str, revision: str = "1", chunks: int = 3, **metadata) -> Document:

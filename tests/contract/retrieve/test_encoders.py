@@ -68,7 +68,7 @@ async def test_facts(backend, models):
     assert len(facts.tokenizer_id) == 64
     assert facts.backend in ENCODERS
     if backend in LOCAL:
-        assert (facts.max_tokens, facts.languages) == (48, ("en",))
+        assert (facts.max_tokens, facts.languages, facts.normalizes) == (48, ("en",), True)
 
 
 async def test_vectors_have_length_1_and_the_order_of_the_texts(backend, models):

@@ -60,6 +60,7 @@ async def test_a_replacement_leaves_nothing_of_the_old(store):
     assert await texts(store) == expected(new, document("b"))
     facts = await store.get_collection(KEY)
     assert (facts.documents, facts.chunks, dict(facts.languages)) == (2, 5, {"en": 5})
+    assert (facts.encoder_languages, facts.encoder_normalizes) == (("en", "ja"), True)
     stored = await store.get_document(KEY, "a")
     assert stored.created_at <= stored.updated_at
     assert first[0].name == KEY.name

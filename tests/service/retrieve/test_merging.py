@@ -133,6 +133,56 @@ def test_runs_grow_geometrically(runs, chosen):
     assert choose(runs) == chosen
 
 
+def test_a_collection_that_rests_is_merged_further(engine, monkeypatch):
+    monkeypatch.setattr(merging, "REST_POINTS", 4)
+    engine.put(*(document(f"a{number}", chunks=8) for number in range(5)))
+    engine.merge()
+    engine.put(document("b", chunks=5))
+    everything = engine.texts()
+    engine.merger.tend()
+    assert not engine.merger.busy  # it may be written to again at once
+    pause = engine.merger.pause
+    assert pause is not None
+    assert 0 < pause <= merging.REST_SECONDS
+    engine.shard.written -= merging.REST_SECONDS
+    assert engine.merger.pause == 0
+    engine.merger.tend()
+    assert engine.merger.busy
+    assert engine.merger.pause is None
+    engine.finish()
+    assert [one.facts.points for one in engine.shard.runs] == [45]
+    assert engine.shard.delta.count() == 0
+    assert engine.texts() == everything
+    assert engine.merger.pause is None
+
+
+def test_after_a_merge_the_next_one_begins_by_itself(engine):
+    engine.put(*(document(f"a{number}", chunks=10) for number in range(4)))
+    engine.merge()
+    engine.put(document("b", chunks=10))
+    engine.merge()
+    shard = engine.index._shards._open[engine.index._state(KEY).row.folder]
+    assert [one.facts.points for one in shard.runs] == [40, 10]
+    shard.written -= merging.REST_SECONDS
+    engine.merger.tend()  # nothing was asked meanwhile
+    engine.finish()
+    assert [one.facts.points for one in shard.runs] == [50]
+
+
+def test_a_small_rest_stays_beside_a_large_run(engine, monkeypatch):
+    monkeypatch.setattr(merging, "REST_POINTS", 4)
+    engine.put(*(document(f"a{number}", chunks=20) for number in range(5)))
+    engine.merge()
+    engine.put(document("b", chunks=5))
+    engine.shard.written -= merging.REST_SECONDS
+    engine.merger.tend()
+    engine.finish()
+    assert [one.facts.points for one in engine.shard.runs] == [100, 5]  # indexed now, but alone
+    assert engine.merger.pause is None
+    engine.put(document("c", chunks=3))
+    assert engine.merger.pause is None
+
+
 def test_runs_answer_as_one_shard_would(tmp_path):
     rng = np.random.default_rng(4)
 

@@ -77,7 +77,7 @@ async def export(stub, collection="notes", metadata=None, **options):
 async def found(stub, query, collection="notes", **options):
     request = pb.SearchRequest(collection=collection, query=query, top_k=50, **options)
     hits = (await stub.Search(request)).hits
-    return [(hit.passage.chunk_id, round(hit.passage.score, 6), hit.passage.text) for hit in hits]
+    return [(hit.passage.chunk_id, round(hit.passage.score, 4), hit.passage.text) for hit in hits]
 
 
 def many(count, words=3):

@@ -222,6 +222,22 @@ async def test_the_deadline_ends_the_wait(crowd_of):
     assert crowd.admission.waiting == 0
 
 
+async def test_no_account_is_kept_of_tenants_that_left_while_others_waited(crowd_of):
+    crowd = crowd_of(1, 9)
+    crowd.come("a", tenant="a")
+    leavers = [crowd.come(name, tenant=name) for name in "bcd"]
+    crowd.come("e", tenant="e")
+    await crowd.settle()
+    for task in leavers:
+        task.cancel()
+    await crowd.settle()
+    assert crowd.admission.waiting == 1
+    await crowd.end("a")
+    await crowd.end("e")
+    assert crowd.started == ["a", "e"]
+    assert not crowd.admission._tenants
+
+
 async def test_no_account_is_kept_of_tenants_that_left():
     admission = Admission(1, 1)
     for i in range(50):

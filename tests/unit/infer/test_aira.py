@@ -200,6 +200,16 @@ async def test_a_report_is_researched_and_its_steps_are_reasoning():
     assert (report["search_web"], report["report_organization"]) == (True, "Be brief.")
 
 
+async def test_sources_that_come_as_a_list_are_lines():
+    class Listing(AiraServer):
+        citations = ("[1] a.pdf", "[2] b.pdf")
+
+    server = Listing()
+    async with aira(server) as engine:
+        made = await events(engine, replace(CHAT, model="generate_summary"))
+    assert text(made) == f"{server.text}\n\n[1] a.pdf\n[2] b.pdf"
+
+
 async def test_a_report_whose_stream_breaks_off_is_no_answer():
     server = AiraServer()
     async with aira(server) as engine:

@@ -142,6 +142,16 @@ async def test_a_key_from_a_file_works_and_a_broken_one_is_told(make):
     assert "k-1" not in str(caught.value)
 
 
+async def test_azures_new_route_has_versions_without_a_date(make):
+    root = "https://name.openai.azure.com"
+    new = make(AzureEngine, AzureSettings(url=root, api_version="preview"))
+    assert new.server.url == f"{root}/openai/v1"
+    assert new.route(CHAT) == "/chat/completions?api-version=preview"
+    old = make(AzureEngine, AzureSettings(url=root, api_version="2024-10-21"))
+    path = f"/deployments/{MODEL}/chat/completions?api-version=2024-10-21"
+    assert (old.server.url, old.route(CHAT)) == (f"{root}/openai", path)
+
+
 async def test_what_openais_models_take(make):
     own = make(OpenAIEngine, OpenAISettings())
     chat, reasoning = own.capabilities("gpt-4o-mini"), own.capabilities("o3-mini")

@@ -37,6 +37,9 @@ class RerankServer:
     """What `error` and `garbage` answer."""
     headers: dict[str, str] = field(default_factory=dict)
     key: str = ""
+    health: list[int] = field(default_factory=list)
+    """Statuses of a NIM's health route, in turn, the last for good; empty: there is none."""
+    health_asked: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,6 +71,10 @@ class RerankServer:
         headers = {k.lower(): v for k, _, v in (h.partition(": ") for h in lines if h)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         method, path, _ = line.split()
+        if method == "GET" and path == "/v1/health/ready" and self.health:
+            self.health_asked += 1
+            status = self.health.pop(0) if len(self.health) > 1 else self.health[0]
+            return await _send(writer, status, '{"object":"health.response","message":"m"}')
         if method != "POST" or path != self.route:
             return await _send(writer, 404, '{"detail":"Not Found"}')
         if self.key and headers.get("authorization") != f"Bearer {self.key}":

@@ -2,16 +2,18 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from services.retrieve import learning
 from services.retrieve.adapters.memory import MemoryStore
 from services.retrieve.adapters.terms import TermsAnalyzer
 from services.retrieve.calibration import MAX_QUESTIONS, pose
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
-from services.retrieve.indexing import Indexing
+from services.retrieve.indexing import COMMIT_CHUNKS, Indexing
 from services.retrieve.learning import FIRST_CHUNKS
 from services.retrieve.ports import ArmWeights, Chunk, CollectionKey, Document, IndexedChunk
 from services.retrieve.profiles import Profile, dump, parse
@@ -162,6 +164,78 @@ async def test_lengths_that_drift_are_weighed_again(start):
     assert hits[0].candidate.score == pytest.approx(hits[1].candidate.score)
 
 
+async def test_a_stream_is_learned_from_while_it_comes_and_then_as_a_whole(start):
+    retrieval = await start(WordModel())
+    texts = list(corpus(COMMIT_CHUNKS * 4))
+    reached = asyncio.Event()
+
+    async def frames():
+        for number, (document_id, text, _) in enumerate(texts):
+            if number == COMMIT_CHUNKS * 2:
+                await reached.wait()
+            yield Document(document_id, "", "", "{}", document_id, "txt", "en", 0, 1, 10)
+            yield [Chunk(0, text, text, "", None, "en")]
+
+    async def consume():
+        async for _ in Indexing(retrieval, KEY.tenant, KEY.name).run(frames()):
+            pass
+
+    stream = asyncio.create_task(consume())
+    async with asyncio.timeout(20):
+        while True:
+            if parse((await retrieval.store.get_collection(KEY)).profile).languages:
+                break
+            await asyncio.sleep(0.01)
+    assert not stream.done()
+    reached.set()
+    await stream
+    await learned(retrieval, len(texts))
+
+
+async def test_the_first_chunks_of_a_collection_give_it_its_lengths(start):
+    retrieval, chunks = await start(WordModel()), 2 * FIRST_CHUNKS
+    short = [(f"s{n}", f"word{n} mountain river", "") for n in range(100, 100 + chunks)]
+    more = asyncio.Event()
+
+    async def frames():
+        for number, (document_id, text, _) in enumerate(short):
+            if number == 1:
+                await asyncio.wait_for(more.wait(), 20)  # the first one is on its way alone
+            yield Document(document_id, "", "", "{}", document_id, "txt", "en", 0, 1, 10)
+            yield [Chunk(0, text, text, "", None, "en")]
+
+    async for _ in Indexing(retrieval, KEY.tenant, KEY.name).run(frames()):
+        more.set()
+    profile = await learned(retrieval, chunks)
+    assert profile.averages["en"][0] < 6
+    search = Search(KEY.name, "mountain", language="en", mode="sparse", top_k=chunks)
+    hits = (await retrieval.search(KEY.tenant, search)).hits
+    assert len(hits) == chunks
+    assert len({round(hit.candidate.score, 6) for hit in hits}) == 1
+
+
+async def test_a_large_collection_is_not_weighed_again(start, monkeypatch):
+    monkeypatch.setattr(learning, "MAX_WEIGHED", 100)
+    retrieval = await start(WordModel())
+    short = [(f"s{n:03}", f"word{n} mountain river", "") for n in range(40)]
+    await index(retrieval, short)
+    first = await learned(retrieval, 40)
+    await index(retrieval, list(corpus(120)))
+    await learned(retrieval, 160)
+    # A language that comes anew is one of few chunks, wherever it comes.
+    await index(retrieval, [(f"j{n}", "東京 の 山 と 川", "") for n in range(40)], "ja")
+    await index(retrieval, list(corpus(400)))
+    second = await learned(retrieval, 480)
+    assert second.averages["en"] == first.averages["en"]
+    assert second.averages["ja"] != first.averages["en"]
+    # Whatever comes is weighed as what is there.
+    await index(retrieval, [("s999", "word7 mountain river", "")])
+    search = Search(KEY.name, "word7 mountain", language="en", mode="sparse")
+    hits = (await retrieval.search(KEY.tenant, search)).hits
+    assert {hit.candidate.chunk.document_id for hit in hits[:2]} == {"s007", "s999"}
+    assert hits[0].candidate.score == pytest.approx(hits[1].candidate.score)
+
+
 def test_questions_are_held_out_of_their_targets():
     texts = [
         f"Topic{n} begins with apples and pears here. It goes on about rivers{n} and mountains. "
@@ -184,4 +258,8 @@ def test_questions_are_held_out_of_their_targets():
 def test_a_profile_of_another_format_is_learned_again():
     profile = Profile(chunks=3, averages={"en": (1.0, 2.0)})
     assert parse(dump(profile)) == profile
+    unfinished = replace(profile, unfinished=("en",))
+    assert parse(dump(unfinished)) == unfinished
+    earlier = dump(profile).replace('"unfinished":[]', '"unfinished":true')
+    assert parse(earlier) == unfinished
     assert parse('{"format": 0, "chunks": 9}') == parse("") == Profile()

@@ -6,10 +6,11 @@ from typing import cast
 
 import pytest
 
-from services.retrieve.adapters.edge.engine import Calls, Engine
+from services.retrieve.adapters.edge.calls import Calls
+from services.retrieve.adapters.edge.engine import Engine
 from services.retrieve.adapters.edge.facts import FactsCache
 from services.retrieve.adapters.edge.files import copy_file, used_bytes
-from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, unpack
+from services.retrieve.adapters.edge.frames import HEADER_BYTES, Frames, body_length, pack, unpack
 from services.retrieve.adapters.edge.merging import Merging
 from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.ports import Collection, CollectionKey
@@ -39,8 +40,7 @@ def test_reads_are_answered_while_a_write_waits_for_the_disk(tmp_path, link):
     seen: list[tuple[int, bool, object]] = []
 
     def client() -> None:
-        engine.calls.put(WRITE)
-        engine.calls.put(READ)
+        ours.sendall(pack(WRITE) + pack(READ))
         seen.append(answer(ours))
         disk.set()  # only now the disk is done
 
@@ -70,14 +70,48 @@ def test_what_fails_in_the_disks_thread_fails_the_write(tmp_path, link):
     engine.close()
 
 
-def test_a_write_has_its_turn_after_eight_reads():
-    calls = Calls()
-    calls.put(WRITE)
-    for _ in range(12):
-        calls.put(READ)
+def test_a_write_has_its_turn_after_eight_reads(link):
+    ours, theirs = link
+    calls = Calls(theirs)
+    ours.sendall(b"".join(pack(call) for call in (WRITE, *[READ] * 12)))
     order = [calls.get(0.0) for _ in range(13)]
     assert order.index(WRITE) == 8
     assert calls.get(0.0) is None
+    ours.close()
+    assert calls.get(20.0) is None
+    assert calls.ended
+    calls.close()
+
+
+def test_a_read_behind_a_large_write_goes_first(link):
+    ours, theirs = link
+    calls = Calls(theirs)
+    large = (3, "stage", (b"x" * 150_000,))  # more than is read at once, less than a socket holds
+    ours.sendall(pack(large) + pack(READ))
+    assert [calls.get(20.0) for _ in range(2)] == [READ, large]
+    calls.close()
+
+
+def test_whoever_waits_for_a_call_can_be_woken(link):
+    calls = Calls(link[1])
+    waking = threading.Timer(0.05, calls.wake)
+    waking.start()
+    assert calls.get(20.0) is None
+    waking.join()
+    assert not calls.ended
+    calls.close()
+
+
+def test_messages_come_out_of_pieces_of_any_size():
+    stream = b"".join(map(pack, (WRITE, READ, READ)))
+    for size in (1, 3, 7, len(stream)):
+        frames = Frames()
+        found = [
+            message
+            for start in range(0, len(stream), size)
+            for message in frames.feed(stream[start : start + size])
+        ]
+        assert found == [WRITE, READ, READ]
 
 
 def test_facts_are_kept_until_something_is_written():

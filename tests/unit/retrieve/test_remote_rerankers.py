@@ -132,6 +132,15 @@ async def test_statuses(status, reason, code):
     assert secret not in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_text_that_is_too_long(status):
+    body = '{"error":"Input validation error: `inputs` must have less than 512 tokens. Given: 600"}'
+    async with running(mode="error", status=status, body=body) as (_, reranker):
+        async with refused("RERANKER_CONTEXT_LENGTH_EXCEEDED", "INVALID_ARGUMENT") as caught:
+            await reranker.rerank("fox", ["fox"])
+    assert "512 tokens; this is 600 long" in caught.value.message
+
+
 def test_every_status_of_the_table_is_tested():
     (mark,) = test_statuses.pytestmark
     assert MEANINGS.statuses.keys() <= {status for status, *_ in mark.args[1]}

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from typing import Any, cast
 from prometheus_client import Counter, Gauge
 
 from services.retrieve.adapters.edge.facts import EngineGauges, FactsCache
-from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
+from services.retrieve.adapters.edge.frames import Frames, pack
 from services.retrieve.adapters.sparse import ENGINE
 from services.retrieve.adapters.store import IndexStore
 from services.retrieve.ports import Attributes, Collection, CollectionKey
@@ -27,6 +27,8 @@ UP = Gauge("ragmesh_retrieve_engine_up", "Whether the engine's process answers: 
 IN_FLIGHT = Gauge("ragmesh_retrieve_engine_in_flight", "Calls that the engine has not answered.")
 
 _MODULE = "services.retrieve.adapters.edge.engine"
+_READY = 0
+"""The number under which the engine says that it can work, or why not."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _EXIT_SECONDS = 2.0
@@ -80,7 +82,7 @@ class EdgeStore(IndexStore):
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._up = asyncio.Event()
         self._down = asyncio.Event()
-        self._writer: asyncio.StreamWriter | None = None
+        self._link: _Link | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -96,14 +98,14 @@ class EdgeStore(IndexStore):
         return self._process.pid if self._process and self._up.is_set() else None
 
     async def start(self) -> None:
-        reader = await self._launch()
-        self._supervisor = asyncio.create_task(self._supervise(reader), name="edge-supervisor")
+        link = await self._launch()
+        self._supervisor = asyncio.create_task(self._supervise(link), name="edge-supervisor")
         self._watcher = asyncio.create_task(self._watch(), name="edge-gauges")
 
     async def aclose(self) -> None:
         self._closing = True
-        if self._writer is not None:
-            self._writer.close()  # its end is the sign to close the shards and leave
+        if self._link is not None:
+            self._link.close()  # its end is the sign to close the shards and leave
         if self._process is not None:
             try:
                 await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
@@ -126,7 +128,7 @@ class EdgeStore(IndexStore):
                 await self._up.wait()
                 yield True
 
-    async def _launch(self) -> asyncio.StreamReader:
+    async def _launch(self) -> "_Link":
         """Start the process and return once it can work."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -135,28 +137,34 @@ class EdgeStore(IndexStore):
                 str(theirs.fileno()), str(os.getpid()), str(self._root), *self._options,
                 pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
-        reader, self._writer = await asyncio.open_connection(sock=ours)
-        try:
-            _, fine, refusal = await asyncio.wait_for(_receive(reader), _START_SECONDS)
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-            self._writer.close()
+        loop = asyncio.get_running_loop()
+        ready = self._pending[_READY] = loop.create_future()
+        _, link = await loop.create_connection(lambda: _Link(self._answered), sock=ours)
+        self._link = link
+        await asyncio.wait(
+            {ready, link.lost}, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        self._pending.pop(_READY, None)
+        if not ready.done():
+            link.close()
             if self._process.returncode is None:
                 self._process.kill()
             await self._process.wait()
-            raise _unavailable("The engine does not start.") from None
-        if not fine:
-            self._writer.close()
+            raise _unavailable("The engine does not start.")
+        if refusal := ready.exception():
+            link.close()
             await self._process.wait()
             raise refusal
         self._down.clear()
         self._up.set()
         UP.set(1)
-        return reader
+        return link
 
-    async def _supervise(self, reader: asyncio.StreamReader) -> None:
-        """Hand out answers; when the process dies, start it again."""
+    async def _supervise(self, link: "_Link") -> None:
+        """When the process dies, start it again."""
         while True:
-            await self._hand_out(reader)
+            await link.lost
+            await self._exited()
             self._lost()
             if self._closing:
                 return
@@ -166,26 +174,25 @@ class EdgeStore(IndexStore):
                 await asyncio.sleep(pause)
                 RESTARTS.inc()
                 try:
-                    reader = await self._launch()
+                    link = await self._launch()
                     break
                 except RagmeshError:
                     log.exception("the engine does not start")
                     pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _hand_out(self, reader: asyncio.StreamReader) -> None:
-        while True:
-            try:
-                number, fine, result = await _receive(reader)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                break
-            future = self._pending.pop(number, None)
-            IN_FLIGHT.set(len(self._pending))
-            if future is None or future.done():
-                continue  # the caller has left
-            if fine:
-                future.set_result(result)
-            else:
-                future.set_exception(result)
+    def _answered(self, answer: tuple[int, bool, Any]) -> None:
+        """Hand an answer to who waits for it."""
+        number, fine, result = answer
+        future = self._pending.pop(number, None)
+        IN_FLIGHT.set(len(self._pending))
+        if future is None or future.done():
+            return  # the caller has left
+        if fine:
+            future.set_result(result)
+        else:
+            future.set_exception(result)
+
+    async def _exited(self) -> None:
         if self._process is not None and not self._closing:
             try:
                 await asyncio.wait_for(self._process.wait(), _EXIT_SECONDS)
@@ -197,8 +204,8 @@ class EdgeStore(IndexStore):
         self._up.clear()
         self._down.set()
         UP.set(0)
-        if self._writer is not None:
-            self._writer.close()
+        if self._link is not None:
+            self._link.close()
         pending, self._pending = self._pending, {}
         IN_FLIGHT.set(0)
         for future in pending.values():
@@ -253,14 +260,12 @@ class EdgeStore(IndexStore):
         number = self._send(method, arguments)
         self._pending[number] = future
         IN_FLIGHT.set(len(self._pending))
-        with suppress(ConnectionError):  # the supervisor fails the future
-            # Awaited here: a writer that is far ahead of the engine has to wait.
-            await cast(asyncio.StreamWriter, self._writer).drain()
+        await cast(_Link, self._link).drain()
         return await future
 
     def _send(self, method: str, arguments: Sequence[Any]) -> int:
         number = next(self._numbers)
-        cast(asyncio.StreamWriter, self._writer).write(pack((number, method, arguments)))
+        cast(_Link, self._link).write(pack((number, method, arguments)))
         return number
 
     def discard(self, key: CollectionKey, tokens: Sequence[str]) -> None:
@@ -268,9 +273,47 @@ class EdgeStore(IndexStore):
             self._send("discard", (key, tokens))
 
 
-async def _receive(reader: asyncio.StreamReader) -> tuple[int, bool, Any]:
-    header = await reader.readexactly(HEADER_BYTES)
-    return cast(tuple[int, bool, Any], unpack(await reader.readexactly(body_length(header))))
+class _Link(asyncio.Protocol):
+    """Our end of the socket. Answers are handed out as they arrive: a task that reads a stream
+    would have to be woken first."""
+
+    def __init__(self, take: Callable[[tuple[int, bool, Any]], None]) -> None:
+        self._take = take
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the other end is gone."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        for answer in self._frames.feed(data):
+            self._take(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._writable.set()
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def write(self, frame: bytes) -> None:
+        cast(asyncio.Transport, self._transport).write(frame)
+
+    async def drain(self) -> None:
+        """Wait while the engine is far behind."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+
+    def close(self) -> None:
+        cast(asyncio.Transport, self._transport).close()
 
 
 def _unavailable(message: str) -> Unavailable:

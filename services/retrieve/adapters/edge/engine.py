@@ -1,6 +1,6 @@
 """The engine's process: ``python -m services.retrieve.adapters.edge.engine FD PARENT ROOT ...``.
 
-One thread reads calls from the socket, one carries them out. Reads go before writes, but a write
+One thread reads calls from the socket and carries them out. Reads go before writes, but a write
 gets its turn after so many reads, and is interrupted for others while it waits for the disk. It
 ends when its parent does: by the socket's end, and on Linux also by signal.
 """
@@ -12,17 +12,16 @@ import logging
 import signal
 import socket
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from services.retrieve.adapters.catalog import Catalog
-from services.retrieve.adapters.edge.frames import HEADER_BYTES, body_length, pack, unpack
+from services.retrieve.adapters.edge.calls import READS, Call, Calls
+from services.retrieve.adapters.edge.frames import pack
 from services.retrieve.adapters.edge.lifeline import die_with
 from services.retrieve.adapters.edge.merging import Merger, Merging
 from services.retrieve.adapters.edge.shards import Shards
@@ -34,13 +33,6 @@ from services.runtime.logs import configure_logs
 
 log = logging.getLogger(__name__)
 
-READS = frozenset(
-    {
-        "check_documents", "get_collection", "get_document", "list_chunks", "list_collections",
-        "list_documents", "read_document", "sample", "scan", "search", "stats", "tenant_contents",
-        "term_weights",
-    }
-)  # fmt: skip
 WRITES = frozenset(
     {
         "add_words", "create_collection", "delete_collection", "delete_document",
@@ -48,69 +40,13 @@ WRITES = frozenset(
         "set_profile", "stage",
     }
 )  # fmt: skip
-READS_PER_WRITE = 8
-"""A waiting write is carried out after at most so many reads."""
 IDLE_SECONDS = 300.0
 """A shard that nobody used for so long is closed."""
 QUIET_SECONDS = 0.05
 """After so long without a call there is time to close a collection for the next to be opened."""
 LOCK_SECONDS = 5.0
 SWITCH_SECONDS = 0.0005
-"""After so long a thread that reads calls lets the one that answers go on."""
-
-Call = tuple[int, str, Sequence[Any]]
-
-
-class Calls:
-    """Calls that wait, reads before writes."""
-
-    def __init__(self) -> None:
-        self._reads: deque[Call] = deque()
-        self._writes: deque[Call] = deque()
-        self._changed = threading.Condition()
-        self._reads_since_write = 0
-        self._woken = False
-        self.ended = False
-
-    def put(self, call: Call) -> None:
-        with self._changed:
-            (self._reads if call[1] in READS else self._writes).append(call)
-            self._changed.notify()
-
-    def end(self) -> None:
-        """No more calls come."""
-        with self._changed:
-            self.ended = True
-            self._changed.notify()
-
-    def wake(self) -> None:
-        """Have whoever waits for a call look up."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify()
-
-    def get(self, timeout: float) -> Call | None:
-        """The next call; None after `timeout` seconds without one, when woken, or at the end."""
-        with self._changed:
-            if not self._reads and not self._writes and not self.ended and not self._woken:
-                self._changed.wait(timeout)
-            self._woken = False
-            if self.ended:
-                return None
-            if self._writes and (self._reads_since_write >= READS_PER_WRITE or not self._reads):
-                self._reads_since_write = 0
-                return self._writes.popleft()
-            self._reads_since_write += 1
-            return self._reads.popleft() if self._reads else None
-
-    def read(self, task: Future[None] | None) -> Call | None:
-        """The next read; None when none waits and the task is done, or there is no task."""
-        with self._changed:
-            while not self._reads:
-                if task is None or task.done():
-                    return None
-                self._changed.wait()
-            return self._reads.popleft()
+"""After so long the thread that waits for the disk lets the one that answers go on."""
 
 
 class Engine:
@@ -126,7 +62,7 @@ class Engine:
         self._link = link
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._answering = False
-        self.calls = Calls()
+        self.calls = Calls(link)
         self.merger = Merger(merging, wait=self.wait, wake=self.calls.wake)
         self._shards = _shards(root, open_shards, self.wait)
         self._shards.attendant = self.merger
@@ -157,7 +93,10 @@ class Engine:
         """Carry out calls until the other end is gone."""
         for turn in itertools.count():
             crowded = self._shards.crowded
-            call = self.calls.get(timeout=QUIET_SECONDS if crowded else IDLE_SECONDS)
+            pause = self.merger.pause
+            call = self.calls.get(
+                timeout=QUIET_SECONDS if crowded else IDLE_SECONDS if pause is None else pause
+            )
             if self.calls.ended:
                 return
             try:
@@ -195,6 +134,7 @@ class Engine:
         self._answering = True  # nobody is there to be answered
         self.index.close()
         self._disk.shutdown()
+        self.calls.close()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -214,7 +154,6 @@ def main(arguments: Sequence[str]) -> None:
         except RagmeshError as error:
             link.sendall(pack((0, False, error)))
             return
-        threading.Thread(target=_read, args=(link, engine.calls), daemon=True).start()
         gc.collect()
         gc.freeze()  # modules live as long as the process; looking through them takes 20 to 30 ms
         link.sendall(pack((0, True, None)))  # ready
@@ -254,17 +193,6 @@ def _carry_out(index: Index, call: Call) -> tuple[int, bool, Any]:
             full = "There is no space left for the index."
             return number, False, Unavailable("ENGINE_UNAVAILABLE", full, retry_after=30.0)
         return number, False, Internal("ENGINE_FAILED", "The engine failed.")
-
-
-def _read(link: socket.socket, calls: Calls) -> None:
-    with link.makefile("rb") as stream:
-        while len(header := stream.read(HEADER_BYTES)) == HEADER_BYTES:
-            size = body_length(header)
-            body = stream.read(size)
-            if len(body) < size:
-                break
-            calls.put(unpack(body))
-    calls.end()
 
 
 def _own(root: Path) -> IO[bytes]:

@@ -1,10 +1,13 @@
 """Frames between the servicer's process and the engine's: a length, then msgpack.
 
-Values of `services.retrieve.ports` travel as themselves; lists arrive as tuples.
+Values of `services.retrieve.ports` travel as themselves; lists arrive as tuples. A value is a map
+of one pair: the number of its type, and its fields. So no other map has numbers for keys.
 """
 
 import struct
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -14,7 +17,6 @@ from services.runtime.errors import ERRORS, RagmeshError, Unknown
 
 _HEADER = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size
-_DATACLASS, _ERROR = 1, 2
 
 _TYPES = (
     ports.ArmWeights,
@@ -39,13 +41,15 @@ _TYPES = (
     ports.TimeBounds,
     ports.WordQuery,
 )
+_ERROR = len(_TYPES)
 _NUMBERS = {cls: number for number, cls in enumerate(_TYPES)}
-_FIELDS = tuple(tuple(field.name for field in fields(cls)) for cls in _TYPES)
+_FIELDS = tuple(attrgetter(*(field.name for field in fields(cls))) for cls in _TYPES)
+"""Functions that give a value's fields; each type has at least two."""
 
 
 def pack(message: Any) -> bytes:
     """A frame, header included."""
-    body = _pack(message)
+    body = bytes(msgpack.packb(message, default=_reduce))
     return _HEADER.pack(len(body)) + body
 
 
@@ -54,31 +58,44 @@ def body_length(header: bytes) -> int:
     return int(_HEADER.unpack(header)[0])
 
 
-def unpack(body: bytes) -> Any:
+def unpack(body: bytes | bytearray) -> Any:
     """The message of a frame's body."""
-    return msgpack.unpackb(
-        body, ext_hook=_revive, use_list=False, strict_map_key=False, max_ext_len=len(body)
-    )
+    return msgpack.unpackb(body, object_pairs_hook=_revive, use_list=False, strict_map_key=False)
 
 
-def _pack(value: Any) -> bytes:
-    return bytes(msgpack.packb(value, default=_reduce))
+class Frames:
+    """Messages out of a stream that arrives in pieces."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, piece: bytes) -> Iterator[Any]:
+        """The messages that a piece completes."""
+        self._rest += piece
+        start = 0
+        while (begin := start + HEADER_BYTES) <= len(self._rest):
+            (size,) = _HEADER.unpack_from(self._rest, start)
+            if begin + size > len(self._rest):
+                break
+            start = begin + size
+            yield unpack(self._rest[begin:start])
+        del self._rest[:start]
 
 
 def _reduce(value: Any) -> Any:
-    if is_dataclass(value):
-        number = _NUMBERS[type(value)]
-        parts = [number, *(getattr(value, name) for name in _FIELDS[number])]
-        return msgpack.ExtType(_DATACLASS, _pack(parts))
+    number = _NUMBERS.get(type(value))
+    if number is not None:
+        return {number: _FIELDS[number](value)}
     if isinstance(value, RagmeshError):
-        parts = [value.code, value.reason, value.message, value.field, value.retry_after]
-        return msgpack.ExtType(_ERROR, _pack(parts))
+        return {_ERROR: (value.code, value.reason, value.message, value.field, value.retry_after)}
     raise TypeError(f"{type(value).__name__} does not travel between the processes")
 
 
-def _revive(code: int, data: bytes) -> Any:
-    first, *rest = unpack(data)
-    if code == _DATACLASS:
-        return _TYPES[first](*rest)
-    reason, message, field, retry_after = rest
-    return ERRORS.get(first, Unknown)(reason, message, field=field, retry_after=retry_after)
+def _revive(pairs: Sequence[tuple[Any, Any]]) -> Any:
+    if len(pairs) != 1 or type(pairs[0][0]) is not int:
+        return dict(pairs)
+    number, values = pairs[0]
+    if number != _ERROR:
+        return _TYPES[number](*values)
+    code, reason, message, field, retry_after = values
+    return ERRORS.get(code, Unknown)(reason, message, field=field, retry_after=retry_after)

@@ -151,7 +151,7 @@ def _config(job: Job) -> Any:
             type=edge.ScalarType.Int8, quantile=0.99, memory=cached
         ),
         hnsw_config=edge.HnswIndexConfig(
-            m=16, ef_construct=100, full_scan_threshold=5000, max_indexing_threads=job.threads
+            m=24, ef_construct=200, full_scan_threshold=5000, max_indexing_threads=job.threads
         ),
         optimizers=edge.EdgeOptimizersConfig(
             default_segment_number=1, max_segment_size=1 << 30, indexing_threshold=5000

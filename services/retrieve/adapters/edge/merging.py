@@ -27,8 +27,14 @@ from services.retrieve.adapters.points import Wait, wait_here
 log = logging.getLogger(__name__)
 
 _MODULE = "services.retrieve.adapters.edge.merge"
-GROWTH = 3
-"""A run that is at most so many times larger than those after it is merged with them."""
+GROWTH, REST_GROWTH = 3, 10
+"""A run that is at most so many times larger than those after it is merged with them: while a
+collection is written to, and when it rests."""
+REST_SECONDS = 5.0
+"""After so long without a write a collection rests. A search asks each of its parts, so there is a
+point in having few of them; while it grows, merging more would cost more than it gives."""
+REST_POINTS = 1000
+"""Of a delta that then becomes a run, where there are runs."""
 DEAD_SHARE, DEAD_POINTS = 0.3, 1000
 """A run is written anew when so much of it, and so many points, were deleted."""
 SPACE = 3
@@ -92,6 +98,8 @@ class Merger:
         self._wait = wait
         self._wake = wake
         self._due: dict[str, Shard] = {}
+        self._ragged: dict[str, Shard] = {}
+        """Collections that are to be merged when they rest."""
         self._running: _Running | None = None
         self._not_before = 0.0
         self.counts = Counts()
@@ -112,10 +120,13 @@ class Merger:
             return
         if self._has_grown(shard) or shard.dead >= DEAD_POINTS or choose(_facts(shard)):
             self._due[folder] = shard
+        elif _is_ragged(shard):
+            self._ragged[folder] = shard
 
     def leave(self, folder: str) -> None:
         """Let go of a collection. A merge of it ends without an effect."""
         self._due.pop(folder, None)
+        self._ragged.pop(folder, None)
         if self._running is not None and self._running.folder == folder:
             running = self._running
             running.process.kill()
@@ -123,18 +134,38 @@ class Merger:
             self._release(running)
             self._clear(running)
 
+    @property
+    def pause(self) -> float | None:
+        """Seconds until `tend` may have something to do; None until a collection is looked at."""
+        if self._running is not None or not self._ragged:
+            return None
+        written = min(shard.written for shard in self._ragged.values())
+        return max(max(written + REST_SECONDS, self._not_before) - time.monotonic(), 0.0)
+
     def tend(self) -> None:
         """Finish a merge that has ended, and begin one that is due."""
         if self._running is not None:
             if not self._running.ended.is_set():
                 return
             self._finish(self._running)
-        if not self._due or time.monotonic() < self._not_before:
+        if time.monotonic() < self._not_before:
             return
-        folder, shard = next(iter(self._due.items()))
-        del self._due[folder]
+        if self._due:
+            folder, shard = next(iter(self._due.items()))
+            del self._due[folder]
+            self._try(folder, shard, GROWTH)
+        elif rested := self._rested():
+            self._try(rested, self._ragged.pop(rested), REST_GROWTH)
+
+    def _rested(self) -> str | None:
+        """A collection that has not been written to for long enough."""
+        rested = time.monotonic() - REST_SECONDS
+        found = (folder for folder, shard in self._ragged.items() if shard.written <= rested)
+        return next(found, None)
+
+    def _try(self, folder: str, shard: Shard, growth: int) -> None:
         try:
-            self._begin(folder, shard)
+            self._begin(folder, shard, growth)
         except Exception:  # whatever it is, it must not end the engine: searches go on
             log.warning("a merge cannot begin", exc_info=True)
             self._failed()
@@ -142,13 +173,13 @@ class Merger:
     def _has_grown(self, shard: Shard) -> bool:
         return shard.delta.statistics >= self._options.points
 
-    def _begin(self, folder: str, shard: Shard) -> None:
+    def _begin(self, folder: str, shard: Shard, growth: int) -> None:
         if not self._has_space(shard):
             return
         shard.dead = 0
-        if self._has_grown(shard):
+        if self._has_grown(shard) or (growth == REST_GROWTH and _has_rest(shard)):
             shard.freeze()
-        names = choose(_facts(shard)) or _mostly_dead(shard)
+        names = choose(_facts(shard), growth) or _mostly_dead(shard)
         if not names:
             return
         target = new_name()
@@ -205,6 +236,7 @@ class Merger:
             self._failed()
             return
         self._release(running)
+        self.notice(running.folder, running.shard)  # perhaps nobody else will
         self.counts.merges += 1
         self.counts.points += outcome.points
         self.counts.seconds += outcome.seconds
@@ -233,13 +265,13 @@ class Merger:
             self._wait(partial(sweep, running.shard.path, read(running.shard.path)))
 
 
-def choose(runs: Sequence[Run]) -> tuple[str, ...]:
+def choose(runs: Sequence[Run], growth: int = GROWTH) -> tuple[str, ...]:
     """The newest runs that should be one, oldest first; empty when all is well."""
     if not runs:
         return ()
     start = len(runs) - 1
     points = runs[start].points
-    while start and runs[start - 1].points <= GROWTH * points:
+    while start and runs[start - 1].points <= growth * points:
         start -= 1
         points += runs[start].points
     chosen = runs[start:]
@@ -250,6 +282,16 @@ def choose(runs: Sequence[Run]) -> tuple[str, ...]:
 
 def _facts(shard: Shard) -> list[Run]:
     return [run.facts for run in shard.runs]
+
+
+def _has_rest(shard: Shard) -> bool:
+    """Whether a collection with runs has much beside them."""
+    return bool(shard.runs) and shard.delta.statistics >= REST_POINTS
+
+
+def _is_ragged(shard: Shard) -> bool:
+    """Whether a collection has parts that are worth merging once it rests."""
+    return _has_rest(shard) or bool(choose(_facts(shard), REST_GROWTH))
 
 
 def _mostly_dead(shard: Shard) -> tuple[str, ...]:

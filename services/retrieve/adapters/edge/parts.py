@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version as package_version
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ MAX_SKIPPED = 2048
 """Hidden points that are read and left out. A condition on ids costs the engine a millisecond
 for some hundred of them, reading as many more hits a fraction of that."""
 WAL = "wal"
-EF = 1280
-"""Candidates that a walk of a run's graph keeps: recall@10 of .97 on 100,000 texts, where 640 has
-.93, in about the same time."""
-_PARAMS = edge.SearchParams(hnsw_ef=EF, quantization=edge.QuantizationSearchParams(rescore=True))
-"""Runs find by 8-bit copies of the vectors; scores of several parts must be comparable."""
+EF, EF_POINTS, EF_GROWTH, LEAST_EF = 560, 100_000, 0.6, 200
+"""Candidates that a walk of a run's graph keeps, of which more are needed the larger it is: for a
+recall@10 of about .97 on texts 560 at 100,000 points, and so many times more for tenfold points as
+ten to the power of `EF_GROWTH`."""
+_RANKED = attrgetter("id", "score")
 OWN_FILES = ("edge_config.json", "segments", WAL)
 """What the engine keeps in a shard's folder."""
 
@@ -56,6 +57,7 @@ class Part:
         self.statistics = self.count()
         """Points that the engine's IDF counts: those deleted since the opening too. Without any
         there is nothing to ask the engine for."""
+        self._params = _params(self.statistics)
         indexed = self._edge.info().payload_schema or {}
         self._unindexed = [field for field in INDEXED if field not in indexed]
 
@@ -132,12 +134,12 @@ class Part:
             query = edge.Query.Nearest(np.frombuffer(vector, "<f4").tolist(), using=DENSE)
         asked = limit if allowed.hidden else limit + len(hidden)
         request = edge.QueryRequest(
-            limit=asked, query=query, filter=filter_, params=_PARAMS, with_payload=False
+            limit=asked, query=query, filter=filter_, params=self._params, with_payload=False
         )
         found: list[Any] = self._edge.query(request)
         if not hidden:
-            return [(hit.id, hit.score) for hit in found]
-        return [(hit.id, hit.score) for hit in found if hit.id not in hidden][:limit]
+            return list(map(_RANKED, found))
+        return [hit for hit in map(_RANKED, found) if hit[0] not in hidden][:limit]
 
     def payloads(self, points: Sequence[int]) -> dict[int, Mapping[str, Any]]:
         if not self.statistics:
@@ -246,6 +248,14 @@ class Templates:
         remove_tree(copying)
         copy_tree(template, copying)
         copying.rename(target)
+
+
+def _params(points: int) -> Any:
+    """How a part of so many points is searched. Runs find by 8-bit copies of the vectors; scores of
+    several parts must be comparable."""
+    ef = max(round(EF * (points / EF_POINTS) ** EF_GROWTH), LEAST_EF)
+    rescored = edge.QuantizationSearchParams(rescore=True)
+    return edge.SearchParams(hnsw_ef=ef, quantization=rescored)
 
 
 def create_index(shard: Any, field: str) -> None:

@@ -75,7 +75,7 @@ class Shard:
         self.dead = sum(run.facts.points - run.part.statistics for run in self.runs)
         """About how many points of runs were deleted since a merge was last considered."""
         self._pins = 0
-        self.used = time.monotonic()
+        self.used = self.written = time.monotonic()
 
     @property
     def pinned(self) -> bool:
@@ -94,6 +94,7 @@ class Shard:
     # Writing
 
     def upsert(self, points: Iterable[tuple[int, Document, EncodedChunk]]) -> None:
+        self.written = time.monotonic()
         with self.pin():
             for number, piece in enumerate(_pieces(points, UPSERT_POINTS)):
                 if number:
@@ -109,6 +110,7 @@ class Shard:
         }
 
     def delete(self, points: Sequence[int]) -> None:
+        self.written = time.monotonic()
         with self.pin():
             for number, piece in enumerate(_pieces(points, DELETE_POINTS)):
                 if number:

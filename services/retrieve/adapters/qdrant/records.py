@@ -51,6 +51,8 @@ def collection_point(key: CollectionKey) -> str:
 def collection_payload(new: NewCollection, folder: str, now: float) -> dict[str, Any]:
     facts = {name: getattr(new, name) for name in _FACTS}
     return facts | {
+        "encoder_languages": list(new.encoder_languages),
+        "encoder_normalizes": new.encoder_normalizes,
         KIND: COLLECTION, TENANT: tenant_digest(new.key.tenant), FOLDER: folder,
         "name": new.key.name, "created_at": now, "profile": "", "changed": "",
     }  # fmt: skip
@@ -58,7 +60,10 @@ def collection_payload(new: NewCollection, folder: str, now: float) -> dict[str,
 
 def collection_row(tenant: str, given: Payload) -> CollectionRow:
     key = CollectionKey(tenant, given["name"])
-    facts = NewCollection(key, *(given[name] for name in _FACTS))
+    # The last two are what collections of earlier versions lack.
+    languages, normalizes = given.get("encoder_languages", ()), given.get("encoder_normalizes")
+    known = [*(given[name] for name in _FACTS), tuple(languages), normalizes]
+    facts = NewCollection(key, *known)
     return CollectionRow(
         0, given[FOLDER], facts, given["created_at"], given["profile"], given["changed"]
     )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator
@@ -62,7 +63,7 @@ class RedisStore(InProcessStore):
         """
         path, prefix = self._root / "owner", self._connection.prefix
         if not path.exists():
-            path.write_text(uuid.uuid4().hex, encoding="ascii")
+            _write_durably(path, uuid.uuid4().hex)
         mine = f"{FORMAT_VERSION} {path.read_text(encoding='ascii')}"
         self._connection.call("SETNX", f"{prefix}:owner", mine)
         found = self._connection.call("GET", f"{prefix}:owner").decode()
@@ -128,3 +129,18 @@ class RedisStore(InProcessStore):
                     retry_after=30.0,
                 ) from error
             raise Internal("ENGINE_FAILED", "The engine failed.") from error
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """Whole or not at all, also when the machine stops: Redis names it from now on."""
+    draft = path.with_name(f"{path.name}.new")
+    with draft.open("w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -13,8 +13,10 @@ import logging
 import shutil
 import tempfile
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,24 @@ _COMPLETE = "complete"
 class WhooshShard:
     """A shard with a word index beside it."""
 
-    def __init__(self, shard: Shard, words: WordIndex, path: Path) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        words: WordIndex,
+        path: Path,
+        pin: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._shard = shard
         self._words = words
         self._path = path
+        self._pin = pin
+        """Keeps the word index open: while a shard waits for the disk, others are opened."""
 
     def upsert(self, points: Iterable[tuple[int, Document, EncodedChunk]]) -> None:
-        given = list(points)
+        with self._pin():
+            self._upsert(list(points))
+
+    def _upsert(self, given: Sequence[tuple[int, Document, EncodedChunk]]) -> None:
         self._shard.upsert(given)
         without = [point_id(at, one.chunk.index) for at, _, one in given if one.terms is None]
         if not all(map(self._words.has, without)):
@@ -58,16 +71,18 @@ class WhooshShard:
         )
 
     def delete(self, points: Sequence[int]) -> None:
-        self._shard.delete(points)
-        self._words.delete(points)
+        with self._pin():
+            self._shard.delete(points)
+            self._words.delete(points)
 
     def flush(self) -> None:
-        self._shard.flush()
-        try:
-            self._words.flush()
-        except BaseException:
-            _mark_incomplete(self._path)  # chunks of several documents may have gone with it
-            raise
+        with self._pin():
+            self._shard.flush()
+            try:
+                self._words.flush()
+            except BaseException:
+                _mark_incomplete(self._path)  # chunks of several documents may have gone with it
+                raise
 
     def add_words(self, terms: Sequence[tuple[int, FieldTerms]]) -> None:
         payloads = self._shard.payloads([point for point, _ in terms])
@@ -112,17 +127,31 @@ class WhooshShards:
         self._limit = limit
         self._open: OrderedDict[str, WordIndex] = OrderedDict()
         self._used: dict[str, float] = {}
+        self._pins: Counter[str] = Counter()
+        """Of those that must stay open, however many there are."""
+
+    @contextmanager
+    def _pinned(self, folder: str) -> Iterator[None]:
+        self._pins[folder] += 1
+        try:
+            yield
+        finally:
+            self._pins[folder] -= 1
+            if not self._pins[folder]:
+                del self._pins[folder]
 
     def open(self, folder: str, facts: NewCollection, *, expect_data: bool) -> WhooshShard:
         shard = self._shards.open(folder, facts, expect_data=expect_data)
         words = self._open.get(folder)
         if words is None:
-            while len(self._open) >= self._limit:
-                self._close(next(iter(self._open)))
+            for name in [one for one in self._open if one not in self._pins]:
+                if len(self._open) < self._limit:
+                    break
+                self._close(name)
             words = self._open[folder] = self._load(self._root / folder, expect_data)
         self._open.move_to_end(folder)
         self._used[folder] = time.monotonic()
-        return WhooshShard(shard, words, self._root / folder)
+        return WhooshShard(shard, words, self._root / folder, partial(self._pinned, folder))
 
     def _load(self, path: Path, expect_data: bool) -> WordIndex:
         complete = _is_complete(path)
@@ -154,7 +183,8 @@ class WhooshShards:
     def close_idle(self, seconds: float) -> None:
         limit = time.monotonic() - seconds
         for folder in [name for name, used in self._used.items() if used < limit]:
-            self._close(folder)
+            if folder not in self._pins:
+                self._close(folder)
         self._shards.close_idle(seconds)
 
     def remove(self, folder: str) -> None:

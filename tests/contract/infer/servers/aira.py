@@ -33,6 +33,7 @@ def event(number: int, kind: str, data: Any) -> str:
 class AiraServer(ScriptedServer):
     """The research assistant. It knows no keys of its own; a proxy before it does."""
 
+    citations: ClassVar[Any] = "[1] a.pdf"
     stands_in = "a scripted server of AI-Q's API"
     text = "".join(TEXT)
     # An answer comes in one piece, so there is no moment in the middle of it.
@@ -95,7 +96,8 @@ class AiraServer(ScriptedServer):
         state = {"queries": [], "running_summary": "a draft"}
         for step in (json.dumps({"summarize_sources": "読んでいます"}), json.dumps(state)):
             yield sse({"intermediate_step": step, "final_report": None, "citations": None})
-        yield sse({"intermediate_step": None, "final_report": self.text, "citations": "[1] a.pdf"})
+        report = {"final_report": self.text, "citations": self.citations}
+        yield sse({"intermediate_step": None, **report})
 
 
 class AiraJobServer(ScriptedServer):

@@ -638,7 +638,7 @@ class DeleteDocumentResponse(_message.Message):
     def __init__(self, chunks: _Optional[int] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "description", "encoder", "dimensions", "analyzer", "tokenizer_id", "chunk_tokens", "chunk_overlap", "documents", "chunks", "created_at", "encoder_languages", "calibration")
+    __slots__ = ("name", "description", "encoder", "dimensions", "analyzer", "tokenizer_id", "chunk_tokens", "chunk_overlap", "documents", "chunks", "created_at", "encoder_languages", "calibration", "encoder_normalizes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
@@ -652,6 +652,7 @@ class Collection(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     ENCODER_LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_NORMALIZES_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     encoder: str
@@ -665,7 +666,8 @@ class Collection(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     encoder_languages: _containers.RepeatedScalarFieldContainer[str]
     calibration: Calibration
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., encoder: _Optional[str] = ..., dimensions: _Optional[int] = ..., analyzer: _Optional[str] = ..., tokenizer_id: _Optional[str] = ..., chunk_tokens: _Optional[int] = ..., chunk_overlap: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., encoder_languages: _Optional[_Iterable[str]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ...) -> None: ...
+    encoder_normalizes: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., encoder: _Optional[str] = ..., dimensions: _Optional[int] = ..., analyzer: _Optional[str] = ..., tokenizer_id: _Optional[str] = ..., chunk_tokens: _Optional[int] = ..., chunk_overlap: _Optional[int] = ..., documents: _Optional[int] = ..., chunks: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., encoder_languages: _Optional[_Iterable[str]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., encoder_normalizes: _Optional[bool] = ...) -> None: ...
 
 class Calibration(_message.Message):
     __slots__ = ("chunks", "measured_at", "seconds", "languages")
