@@ -156,6 +156,19 @@ def test_a_collection_that_rests_is_merged_further(engine, monkeypatch):
     assert engine.merger.pause is None
 
 
+def test_after_a_merge_the_next_one_begins_by_itself(engine):
+    engine.put(*(document(f"a{number}", chunks=10) for number in range(4)))
+    engine.merge()
+    engine.put(document("b", chunks=10))
+    engine.merge()
+    shard = engine.index._shards._open[engine.index._state(KEY).row.folder]
+    assert [one.facts.points for one in shard.runs] == [40, 10]
+    shard.written -= merging.REST_SECONDS
+    engine.merger.tend()  # nothing was asked meanwhile
+    engine.finish()
+    assert [one.facts.points for one in shard.runs] == [50]
+
+
 def test_a_small_rest_stays_beside_a_large_run(engine, monkeypatch):
     monkeypatch.setattr(merging, "REST_POINTS", 4)
     engine.put(*(document(f"a{number}", chunks=20) for number in range(5)))

@@ -236,6 +236,7 @@ class Merger:
             self._failed()
             return
         self._release(running)
+        self.notice(running.folder, running.shard)  # perhaps nobody else will
         self.counts.merges += 1
         self.counts.points += outcome.points
         self.counts.seconds += outcome.seconds
