@@ -31,11 +31,11 @@ class NimEncoder(RemoteEncoder):
 
     async def check_ready(self) -> None:
         """Raises:
-        Unavailable: ENCODER_NOT_READY: the NIM says that it is still loading.
+        Unavailable: ENCODER_LOADING: the NIM says that it is still loading.
         """
         status = await self._server.status(f"{self._base}/health/ready")
         if status >= 500:
-            raise Unavailable("ENCODER_NOT_READY", "The embedding NIM is still loading its model.")
+            raise Unavailable("ENCODER_LOADING", "The embedding NIM is still loading its model.")
 
     def body(self, texts: Sequence[str], *, query: bool) -> dict[str, Any]:
         return {

@@ -241,7 +241,7 @@ async def test_a_nim_that_is_loading_is_asked_for_its_health_not_for_vectors(mon
         await encoder.aclose()
     assert facts.dimensions == DIMENSIONS
     assert (server.health_asked, len(server.requests)) == (3, 1)
-    assert [one.reason for one in caplog.records] == ["ENCODER_NOT_READY"] * 2
+    assert [one.reason for one in caplog.records] == ["ENCODER_LOADING"] * 2
 
 
 @pytest.mark.parametrize(("kind", "health"), [("nim", []), ("openai", [503])])
