@@ -42,6 +42,7 @@ AT_START = {
     "URL_INVALID",
     "CA_FILE_UNREADABLE",
     "CONFIG_UNREADABLE",
+    "KEY_INVALID",
 }
 # Raised by what infer's registry of models will be; its service is not served yet.
 PLANNED = {"admin.proto"}
