@@ -48,6 +48,7 @@ RECALL_QUERIES = 200
 WARM_QUERIES = 50
 FULL_SIZE = 100_000
 _EXACT_BATCH = 2_000
+_REST_SECONDS = 60
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +172,8 @@ class Ragmesh(Searching):
             started = time.perf_counter()
             await inside.calibrated(retrieval)
             calibrated = time.perf_counter()
-            await settle()
+            # What rests is merged further, up to a minute later.
+            await settle(_REST_SECONDS * 60, _REST_SECONDS)
             rested = time.perf_counter()
             figures = {f"build_peak_rss_mb of {name}": mb for name, mb in peak_rss_mb().items()}
         finally:

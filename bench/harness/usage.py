@@ -113,12 +113,17 @@ def label(command: list[str], name: str) -> str:
     return name
 
 
-async def settle(limit: float = 600.0) -> float:
-    """Wait until this process and its descendants have come to rest; returns the seconds."""
+async def settle(limit: float = 600.0, looks: int = _QUIET_LOOKS) -> float:
+    """Wait until this process and its descendants have come to rest; returns the seconds.
+
+    Args:
+        limit: seconds after which that is given up.
+        looks: seconds of rest.
+    """
     started = time.perf_counter()
     before = snapshot()
     quiet = 0
-    while quiet < _QUIET_LOOKS and time.perf_counter() - started < limit:
+    while quiet < looks and time.perf_counter() - started < limit:
         await asyncio.sleep(_QUIET_SECONDS)
         after = snapshot()
         used = spent(before, after)

@@ -169,7 +169,7 @@ def test_after_a_merge_the_next_one_begins_by_itself(engine):
     assert [one.facts.points for one in shard.runs] == [50]
 
 
-def test_a_small_rest_stays_beside_a_large_run(engine, monkeypatch):
+def test_the_longer_it_rests_the_more_is_merged(engine, monkeypatch):
     monkeypatch.setattr(merging, "REST_POINTS", 4)
     engine.put(*(document(f"a{number}", chunks=20) for number in range(5)))
     engine.merge()
@@ -178,8 +178,26 @@ def test_a_small_rest_stays_beside_a_large_run(engine, monkeypatch):
     engine.merger.tend()
     engine.finish()
     assert [one.facts.points for one in engine.shard.runs] == [100, 5]  # indexed now, but alone
+    pause = engine.merger.pause
+    assert pause is not None
+    assert 4 < pause <= 5  # 20 times as large takes 10 seconds, of which 5 are over
+    engine.shard.written -= pause
+    engine.merger.tend()
+    engine.finish()
+    assert [one.facts.points for one in engine.shard.runs] == [105]
     assert engine.merger.pause is None
-    engine.put(document("c", chunks=3))
+
+
+def test_a_very_small_rest_stays_beside_a_large_run(engine, monkeypatch):
+    monkeypatch.setattr(merging, "MOST_GROWTH", 15.0)
+    monkeypatch.setattr(merging, "REST_POINTS", 4)
+    engine.put(*(document(f"a{number}", chunks=20) for number in range(5)))
+    engine.merge()
+    engine.put(document("b", chunks=5))
+    engine.shard.written -= 10 * merging.REST_SECONDS
+    engine.merger.tend()
+    engine.finish()
+    assert [one.facts.points for one in engine.shard.runs] == [100, 5]
     assert engine.merger.pause is None
 
 

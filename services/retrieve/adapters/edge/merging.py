@@ -27,12 +27,14 @@ from services.retrieve.adapters.points import Wait, wait_here
 log = logging.getLogger(__name__)
 
 _MODULE = "services.retrieve.adapters.edge.merge"
-GROWTH, REST_GROWTH = 3, 10
-"""A run that is at most so many times larger than those after it is merged with them: while a
-collection is written to, and when it rests."""
+GROWTH = 3
+"""A run that is at most so many times larger than those after it is merged with them."""
 REST_SECONDS = 5.0
 """After so long without a write a collection rests. A search asks each of its parts, so there is a
 point in having few of them; while it grows, merging more would cost more than it gives."""
+REST_GROWTH, MOST_GROWTH = 2.0, 100.0
+"""By so much `GROWTH` grows with each second of rest, and how far: what is written once an hour may
+be merged with something large, what is written every minute may not."""
 REST_POINTS = 1000
 """Of a delta that then becomes a run, where there are runs."""
 DEAD_SHARE, DEAD_POINTS = 0.3, 1000
@@ -139,8 +141,8 @@ class Merger:
         """Seconds until `tend` may have something to do; None until a collection is looked at."""
         if self._running is not None or not self._ragged:
             return None
-        written = min(shard.written for shard in self._ragged.values())
-        return max(max(written + REST_SECONDS, self._not_before) - time.monotonic(), 0.0)
+        due = min(shard.written + _rest_needed(shard) for shard in self._ragged.values())
+        return max(max(due, self._not_before) - time.monotonic(), 0.0)
 
     def tend(self) -> None:
         """Finish a merge that has ended, and begin one that is due."""
@@ -155,15 +157,20 @@ class Merger:
             del self._due[folder]
             self._try(folder, shard, GROWTH)
         elif rested := self._rested():
-            self._try(rested, self._ragged.pop(rested), REST_GROWTH)
+            shard = self._ragged.pop(rested)
+            self._try(rested, shard, _growth(shard))
 
     def _rested(self) -> str | None:
         """A collection that has not been written to for long enough."""
-        rested = time.monotonic() - REST_SECONDS
-        found = (folder for folder, shard in self._ragged.items() if shard.written <= rested)
+        now = time.monotonic()
+        found = (
+            folder
+            for folder, shard in self._ragged.items()
+            if shard.written + _rest_needed(shard) <= now
+        )
         return next(found, None)
 
-    def _try(self, folder: str, shard: Shard, growth: int) -> None:
+    def _try(self, folder: str, shard: Shard, growth: float) -> None:
         try:
             self._begin(folder, shard, growth)
         except Exception:  # whatever it is, it must not end the engine: searches go on
@@ -173,11 +180,11 @@ class Merger:
     def _has_grown(self, shard: Shard) -> bool:
         return shard.delta.statistics >= self._options.points
 
-    def _begin(self, folder: str, shard: Shard, growth: int) -> None:
+    def _begin(self, folder: str, shard: Shard, growth: float) -> None:
         if not self._has_space(shard):
             return
         shard.dead = 0
-        if self._has_grown(shard) or (growth == REST_GROWTH and _has_rest(shard)):
+        if self._has_grown(shard) or (growth > GROWTH and _has_rest(shard)):
             shard.freeze()
         names = choose(_facts(shard), growth) or _mostly_dead(shard)
         if not names:
@@ -265,7 +272,7 @@ class Merger:
             self._wait(partial(sweep, running.shard.path, read(running.shard.path)))
 
 
-def choose(runs: Sequence[Run], growth: int = GROWTH) -> tuple[str, ...]:
+def choose(runs: Sequence[Run], growth: float = GROWTH) -> tuple[str, ...]:
     """The newest runs that should be one, oldest first; empty when all is well."""
     if not runs:
         return ()
@@ -291,7 +298,21 @@ def _has_rest(shard: Shard) -> bool:
 
 def _is_ragged(shard: Shard) -> bool:
     """Whether a collection has parts that are worth merging once it rests."""
-    return _has_rest(shard) or bool(choose(_facts(shard), REST_GROWTH))
+    return _has_rest(shard) or bool(choose(_facts(shard), MOST_GROWTH))
+
+
+def _rest_needed(shard: Shard) -> float:
+    """Seconds of rest after which a collection is to be merged further."""
+    if _has_rest(shard):
+        return REST_SECONDS
+    elder, newest = _facts(shard)[-2:]
+    return max(elder.points / newest.points / REST_GROWTH, REST_SECONDS)
+
+
+def _growth(shard: Shard) -> float:
+    """How much larger a run may be to be merged with those after it."""
+    rested = time.monotonic() - shard.written
+    return min(max(REST_GROWTH * rested, GROWTH), MOST_GROWTH)
 
 
 def _mostly_dead(shard: Shard) -> tuple[str, ...]:
