@@ -13,10 +13,12 @@ from services.retrieve.adapters import (
     SPARSE_BACKENDS,
     STORES,
 )
+from services.retrieve.adapters.analyst import Analyst
 from services.retrieve.adapters.morphemes import installed
 from services.retrieve.adapters.qdrant.options import QdrantOptions
 from services.retrieve.adapters.redis.options import RedisOptions
 from services.retrieve.adapters.sparse import ENGINE
+from services.retrieve.analysis import Analysis
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
 from services.retrieve.ports import Store, VectorCache
@@ -36,7 +38,6 @@ def wire(settings: RetrieveSettings) -> Retrieval:
     reads_words = settings.sparse_backend != ENGINE
     if reads_words:
         _check_local(settings)
-    analyzer_class = resolve(ANALYZERS, _analyzer(settings), "RAGMESH_ANALYZER")
     encoder = Encoder(
         model_class.from_settings(settings),
         batch_tokens=settings.embedding_batch_tokens,
@@ -51,7 +52,7 @@ def wire(settings: RetrieveSettings) -> Retrieval:
     return Retrieval(
         store,
         encoder,
-        analyzer_class(),
+        _analysis(settings),
         options,
         _reranking(settings),
         reads_words=reads_words,
@@ -164,6 +165,12 @@ def _shared_cache(settings: RetrieveSettings) -> VectorCache | None:
         return None
     cache: VectorCache = resolve(CACHES, "redis", "REDIS_URL").from_settings(settings)
     return cache
+
+
+def _analysis(settings: RetrieveSettings) -> Analysis:
+    name = _analyzer(settings)
+    analyzer = resolve(ANALYZERS, name, "RAGMESH_ANALYZER")()
+    return Analyst(analyzer, ANALYZERS[name]) if settings.analysis_process else Analysis(analyzer)
 
 
 def _analyzer(settings: RetrieveSettings) -> str:

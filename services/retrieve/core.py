@@ -1,6 +1,5 @@
 """The use cases of retrieve, in dataclasses: what a request means, checked and carried out."""
 
-import asyncio
 import logging
 import math
 import re
@@ -14,13 +13,13 @@ import numpy as np
 from prometheus_client import Histogram
 
 from services.retrieve.access import EVERYTHING
+from services.retrieve.analysis import Analysis
 from services.retrieve.encoding import Encoder
 from services.retrieve.filters import check_filter
 from services.retrieve.learning import Learning
 from services.retrieve.pages import make_token, page_size, read_token
 from services.retrieve.planning import Planner
 from services.retrieve.ports import (
-    Analyzer,
     Attributes,
     Chunk,
     Collection,
@@ -43,7 +42,6 @@ from services.retrieve.reranking import (
 from services.retrieve.results import Results
 from services.retrieve.searches import Found, Search, check_search, query_text
 from services.retrieve.tasks import together
-from services.retrieve.texts import all_field_terms
 from services.runtime.deadlines import Budget
 from services.runtime.errors import (
     Aborted,
@@ -113,7 +111,7 @@ class Retrieval:
         self,
         store: Store,
         encoder: Encoder,
-        analyzer: Analyzer,
+        analysis: Analysis,
         options: CollectionOptions,
         reranking: Reranking | None = None,
         *,
@@ -122,17 +120,18 @@ class Retrieval:
         """Args:
         store: keeps the collections.
         encoder: makes dense vectors.
-        analyzer: makes sparse ones.
+        analysis: makes sparse ones.
         options: of new collections.
         reranking: the reranker; None where there is none.
         reads_words: whether the store's sparse arm reads words beside vectors.
         """
         self.store = store
         self.encoder = encoder
-        self.analyzer = analyzer
+        self.analysis = analysis
+        self.analyzer = analysis.analyzer
         self.reads_words = reads_words
         self.reranking = reranking
-        self.learning = Learning(store, encoder, analyzer)
+        self.learning = Learning(store, encoder, analysis)
         self._options = options
         self._measured: Scale | None = None
         self._held: set[CollectionKey] = set()
@@ -173,9 +172,7 @@ class Retrieval:
 
     async def start(self) -> None:
         """Return when everything can work; store and models start side by side."""
-        await together(
-            self.store.start(), self._start_models(), asyncio.to_thread(self.analyzer.start)
-        )
+        await together(self.store.start(), self._start_models(), self.analysis.start())
         self.learning.start()
 
     async def _start_models(self) -> None:
@@ -186,6 +183,7 @@ class Retrieval:
 
     async def aclose(self) -> None:
         await self.learning.aclose()
+        await self.analysis.aclose()
         if self.reranking is not None:
             await self.reranking.reranker.aclose()
         await self.encoder.aclose()
@@ -420,7 +418,7 @@ class Retrieval:
         """Terms of chunks, given with their documents' titles, where the sparse arm reads them."""
         if not self.reads_words:
             return [None] * len(chunks)
-        return await asyncio.to_thread(all_field_terms, self.analyzer, chunks)
+        return await self.analysis.field_terms(chunks)
 
     async def create_collection(
         self,

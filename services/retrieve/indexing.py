@@ -10,7 +10,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,7 +20,6 @@ from services.retrieve.access import check_access
 from services.retrieve.core import Retrieval
 from services.retrieve.ports import (
     MAX_CHUNKS,
-    Analyzer,
     Attributes,
     Chunk,
     Collection,
@@ -332,10 +331,7 @@ class Indexing:
             for language, text in zip(languages, texts, strict=True):
                 by_language.setdefault(language, []).append(text)
             profile = await self._retrieval.learning.begin(self._key, by_language)
-        # Pure Python, tens of milliseconds a batch: too long for the event loop.
-        return await asyncio.to_thread(
-            analyzed, self._retrieval.analyzer, texts, languages, profile.averages
-        )
+        return await self._retrieval.analysis.documents(texts, languages, profile.averages)
 
     async def _vectors(self, pieces: Sequence[_Piece], texts: Sequence[str]) -> list[bytes]:
         """The vectors that came, and those that are made of the texts of the others."""
@@ -387,17 +383,6 @@ class Indexing:
             # Now, and not only in the end: in a large collection chunks are not weighed again.
             collection = await self._retrieval.store.get_collection(self._key)
             self._retrieval.learning.notice(self._key, collection)
-
-
-def analyzed(
-    analyzer: Analyzer,
-    texts: Sequence[str],
-    languages: Sequence[str],
-    averages: Mapping[str, Sequence[float]],
-) -> list[SparseVector]:
-    """The sparse vectors of texts; blocks."""
-    pairs = zip(texts, languages, strict=True)
-    return [analyzer.document(text, language, averages) for text, language in pairs]
 
 
 def check_document(document: Document) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import Histogram
 
+from services.retrieve.analysis import Analysis
 from services.retrieve.calibration import (
     MIN_QUESTIONS,
     UNCOVERED,
@@ -34,14 +35,14 @@ from services.retrieve.calibration import (
 )
 from services.retrieve.encoding import Encoder
 from services.retrieve.ports import (
-    Analyzer,
     Collection,
     CollectionKey,
     IndexedChunk,
+    SparseVector,
     Store,
 )
 from services.retrieve.profiles import Profile, dump, parse
-from services.retrieve.texts import all_field_terms, indexed_text
+from services.retrieve.texts import indexed_text
 from services.runtime.errors import NotFound, RagmeshError
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,11 @@ class _Due:
 class Learning:
     """The background worker. Belongs to the loop that calls `start`."""
 
-    def __init__(self, store: Store, encoder: Encoder, analyzer: Analyzer) -> None:
+    def __init__(self, store: Store, encoder: Encoder, analysis: Analysis) -> None:
         self._store = store
         self._encoder = encoder
-        self._analyzer = analyzer
+        self._analysis = analysis
+        self._analyzer = analysis.analyzer
         self._due: dict[CollectionKey, _Due] = {}
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -144,7 +146,7 @@ class Learning:
             }
             if collection.all_chunks or profile.averages or not enough:
                 return profile
-            lengths = await asyncio.to_thread(self._lengths, enough)
+            lengths = await self._lengths(enough)
             averages = {language: _mean(some) for language, some in lengths.items()}
             # Some are on their way already, weighed by the length of a typical chunk.
             begun = replace(
@@ -202,13 +204,14 @@ class Learning:
         started = time.monotonic()
         before = parse(collection.profile)
         sample = await self._store.sample(key, SAMPLE_CHUNKS, seed=collection.all_chunks)
-        lengths = await asyncio.to_thread(self._lengths, by_language(sample))
+        lengths = await self._lengths(by_language(sample))
         averages, drifted = self._averages(
             before, lengths, collection.all_chunks / max(len(sample), 1)
         )
+        index = await self._sparse_index(sample, averages)
         languages: dict[str, Calibration] = {}
         for language in sorted({one.chunk.language for one in sample}):
-            found = await self._calibrate(sample, language, averages)
+            found = await self._calibrate(sample, index, language, averages)
             if found is not None:
                 languages[language] = found
         profile = Profile(
@@ -235,11 +238,10 @@ class Learning:
         )
         return profile
 
-    def _lengths(self, texts: Mapping[str, Sequence[str]]) -> dict[str, list[tuple[float, ...]]]:
-        return {
-            language: [self._analyzer.lengths(text) for text in some]
-            for language, some in texts.items()
-        }
+    async def _lengths(
+        self, texts: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[tuple[float, ...]]]:
+        return {language: await self._analysis.lengths(some) for language, some in texts.items()}
 
     def _averages(
         self, before: Profile, lengths: Mapping[str, Sequence[tuple[float, ...]]], times: float
@@ -279,34 +281,42 @@ class Learning:
         after = read = chunks = 0
         while read < most and (page := await self._store.scan(key, after, _PAGE_CHUNKS)):
             drifted = [one for one in page if one.chunk.language in languages]
-            vectors = await asyncio.to_thread(
-                lambda some: [
-                    (one.position, self._analyzer.document(
-                        indexed_text(one.title, one.chunk), one.chunk.language, averages))
-                    for one in some
-                ],
-                drifted,
-            )  # fmt: skip
+            weights = await self._documents(drifted, averages)
+            positions = [one.position for one in drifted]
+            vectors = list(zip(positions, weights, strict=True))
             if vectors:
                 await self._store.replace_sparse(key, vectors)
             after, read, chunks = page[-1].position, read + len(page), chunks + len(vectors)
         log.info("weighed chunks of a collection again", extra={"chunks": chunks})
+
+    async def _documents(
+        self, chunks: Sequence[IndexedChunk], averages: Mapping[str, tuple[float, ...]]
+    ) -> list[SparseVector]:
+        texts = [indexed_text(one.title, one.chunk) for one in chunks]
+        languages = [one.chunk.language for one in chunks]
+        return await self._analysis.documents(texts, languages, averages)
 
     async def _give_words(self, key: CollectionKey) -> None:
         """Give the arm that reads words every chunk that was indexed without it."""
         after, chunks = 0, 0
         while page := await self._store.scan(key, after, _PAGE_CHUNKS):
             pairs = [(one.title, one.chunk) for one in page]
-            terms = await asyncio.to_thread(all_field_terms, self._analyzer, pairs)
+            terms = await self._analysis.field_terms(pairs)
             positions = [one.position for one in page]
             await self._store.add_words(key, list(zip(positions, terms, strict=True)), last=False)
             after, chunks = page[-1].position, chunks + len(page)
         await self._store.add_words(key, [], last=True)
         log.info("gave the word index a collection's chunks", extra={"chunks": chunks})
 
+    async def _sparse_index(
+        self, sample: Sequence[IndexedChunk], averages: Mapping[str, tuple[float, ...]]
+    ) -> SparseIndex:
+        return await asyncio.to_thread(SparseIndex, await self._documents(sample, averages))
+
     async def _calibrate(
         self,
         sample: Sequence[IndexedChunk],
+        index: SparseIndex,
         language: str,
         averages: Mapping[str, tuple[float, ...]],
     ) -> Calibration | None:
@@ -321,12 +331,13 @@ class Learning:
         queries = (await self._encoder.encode(asked)).vectors
         stand_ins = (await self._encoder.encode(targets)).vectors
         return await asyncio.to_thread(
-            self._judge, sample, language, questions, queries, stand_ins, averages, unknown
+            self._judge, sample, index, language, questions, queries, stand_ins, averages, unknown
         )
 
     def _judge(  # noqa: PLR0917  handed on by `to_thread`
         self,
         sample: Sequence[IndexedChunk],
+        index: SparseIndex,
         language: str,
         questions: Sequence[PseudoQuestion],
         queries: Any,
@@ -336,14 +347,6 @@ class Learning:
     ) -> Calibration | None:
         matrix = np.stack([np.frombuffer(one.dense, "<f4") for one in sample])
         matrix = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
-        index = SparseIndex(
-            [
-                self._analyzer.document(
-                    indexed_text(one.title, one.chunk), one.chunk.language, averages
-                )
-                for one in sample
-            ]
-        )
 
         def dense(number: int) -> tuple[Scores, float]:
             cosines: Scores = (matrix @ queries[number]).astype(np.float64)

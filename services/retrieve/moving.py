@@ -5,7 +5,6 @@ Its chunks keep their dense vectors, although the title may be part of the text 
 sparse arm finds the new title. `reindex --force` embeds with the new one.
 """
 
-import asyncio
 import hashlib
 import json
 import uuid
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from services.retrieve.core import Retrieval
 from services.retrieve.exporting import changed
-from services.retrieve.indexing import analyzed, check_document
+from services.retrieve.indexing import check_document
 from services.retrieve.ports import Attributes, CollectionKey, Document, EncodedChunk
 from services.retrieve.profiles import parse
 from services.retrieve.texts import indexed_text
@@ -48,7 +47,7 @@ async def move(
         Aborted: DOCUMENT_CHANGED.
         Unavailable: COLLECTION_BUSY.
     """
-    store, analyzer = retrieval.store, retrieval.analyzer
+    store = retrieval.store
     retrieval.check_free(key)
     collection = await store.get_collection(key)
     retrieval.check_match(collection, dense=False)
@@ -66,9 +65,7 @@ async def move(
             read, chunks = await store.read_document(key, old.id, start, _PAGE_CHUNKS, attributes)
             if read.content_hash != old.content_hash:
                 raise changed(old.id)
-            terms = await asyncio.to_thread(
-                analyzed,
-                analyzer,
+            terms = await retrieval.analysis.documents(
                 [indexed_text(new.title, one.chunk) for one in chunks],
                 [one.chunk.language for one in chunks],
                 averages,

@@ -185,6 +185,9 @@ class RetrieveSettings(RuntimeSettings):
     in queries, and slower (ADR 24)."""
     analyzer: Literal["auto", "morphemes", "terms"] = "auto"
     """Of new and existing collections; auto: morphemes where the extra `japanese` is installed."""
+    analysis_process: bool = True
+    """Whether what is indexed is analysed in a process of its own, so that searches do not wait for
+    it. It takes 60 MB of memory, as much again of it shared."""
     open_shards: Annotated[int, Field(ge=1, le=800)] = 128
     """Collections that are open at once; the longest unused is closed. One costs a thread, a file
     descriptor, some 75 of the 65,530 memory maps that Linux gives a process, 1 MB of memory and,

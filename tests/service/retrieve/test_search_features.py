@@ -8,6 +8,7 @@ from ragmesh.retrieve.v1 import filter_pb2
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
 from services.retrieve.adapters.terms import TermsAnalyzer
+from services.retrieve.analysis import Analysis
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
 from services.retrieve.servicer import RetrieveServicer
@@ -35,7 +36,9 @@ async def serving(store, folder):
     limits = CollectionOptions(chunk_tokens=40, chunk_overlap=5, max_collections=3)
     engine = make_store(store, folder)
     reads_words = store.endswith("+whoosh")
-    retrieval = Retrieval(engine, encoder, TermsAnalyzer(), limits, reads_words=reads_words)
+    retrieval = Retrieval(
+        engine, encoder, Analysis(TermsAnalyzer()), limits, reads_words=reads_words
+    )
     await retrieval.start()
     try:
         servicer = RetrieveServicer(retrieval, {"vector_backend": engine.backend})

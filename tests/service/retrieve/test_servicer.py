@@ -14,6 +14,7 @@ from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
 from services.retrieve.adapters.edge.client import EdgeStore
 from services.retrieve.adapters.terms import TermsAnalyzer
+from services.retrieve.analysis import Analysis
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
 from services.retrieve.servicer import RetrieveServicer
@@ -29,7 +30,7 @@ async def serving(folder, *, model=None, reranking=None, store=None, **options):
     encoder = Encoder(model or WordModel(), batch_tokens=512, queue=1000, query_cache=10)
     limits = CollectionOptions(chunk_tokens=40, chunk_overlap=5, max_collections=3)
     store = store or EdgeStore("", folder)
-    retrieval = Retrieval(store, encoder, TermsAnalyzer(), limits, reranking)
+    retrieval = Retrieval(store, encoder, Analysis(TermsAnalyzer()), limits, reranking)
     await retrieval.start()
     servicer = RetrieveServicer(retrieval, {"vector_backend": "qdrant-edge"})
     try:

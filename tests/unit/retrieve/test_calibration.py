@@ -10,6 +10,7 @@ import pytest
 from services.retrieve import learning
 from services.retrieve.adapters.memory import MemoryStore
 from services.retrieve.adapters.terms import TermsAnalyzer
+from services.retrieve.analysis import Analysis
 from services.retrieve.calibration import MAX_QUESTIONS, pose
 from services.retrieve.core import CollectionOptions, Retrieval
 from services.retrieve.encoding import Encoder
@@ -71,7 +72,9 @@ async def start(tmp_path):
     async def begin(model):
         encoder = Encoder(model, batch_tokens=4096, queue=1000, query_cache=500)
         options = CollectionOptions(chunk_tokens=40, chunk_overlap=0, max_collections=3)
-        retrieval = Retrieval(MemoryStore("", tmp_path), encoder, TermsAnalyzer(), options)
+        retrieval = Retrieval(
+            MemoryStore("", tmp_path), encoder, Analysis(TermsAnalyzer()), options
+        )
         await retrieval.start()
         running.append(retrieval)
         await retrieval.create_collection(KEY.tenant, KEY.name)

@@ -22,10 +22,10 @@ from typing import IO, Any
 from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.edge.calls import READS, Call, Calls
 from services.retrieve.adapters.edge.frames import pack
-from services.retrieve.adapters.edge.lifeline import die_with
 from services.retrieve.adapters.edge.merging import Merger, Merging
 from services.retrieve.adapters.edge.shards import Shards
 from services.retrieve.adapters.index import Index
+from services.retrieve.adapters.lifeline import die_with
 from services.retrieve.adapters.points import Wait, wait_here
 from services.retrieve.adapters.sparse import ENGINE, with_sparse
 from services.runtime.errors import FailedPrecondition, Internal, RagmeshError, Unavailable

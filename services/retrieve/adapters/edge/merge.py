@@ -19,8 +19,8 @@ import qdrant_edge as edge
 
 from services.retrieve.adapters.edge.files import copy_file, copy_tree, remove_tree, sync_tree
 from services.retrieve.adapters.edge.layout import HERE
-from services.retrieve.adapters.edge.lifeline import die_with
 from services.retrieve.adapters.edge.parts import INDEXED, OWN_FILES, create_index
+from services.retrieve.adapters.lifeline import die_with
 from services.retrieve.adapters.points import DENSE, SPARSE
 
 _PAGE = 500
