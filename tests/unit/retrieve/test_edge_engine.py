@@ -1,11 +1,13 @@
 """Who waits for whom in the engine's process, and what its client keeps of its answers."""
 
+import os
 import socket
 import threading
 from typing import cast
 
 import pytest
 
+from services.retrieve.adapters.edge import files
 from services.retrieve.adapters.edge.calls import Calls
 from services.retrieve.adapters.edge.engine import Engine
 from services.retrieve.adapters.edge.facts import FactsCache
@@ -143,3 +145,23 @@ def test_copies_keep_holes(tmp_path):
     copy_file(source / "file", target / "file")
     assert (target / "file").read_bytes() == (source / "file").read_bytes()
     assert used_bytes(target) <= used_bytes(source) + 4096
+
+
+def test_payloads_and_vectors_are_read_ahead_where_memory_is_free(tmp_path, monkeypatch):
+    (tmp_path / "payload_storage").mkdir()
+    for name in ("payload_storage/page_1.dat", "matrix.dat", "links.bin"):
+        (tmp_path / name).write_bytes(b"x" * 10_000)
+    read: list[int] = []
+    pread = os.pread
+
+    def counted(descriptor, size, place):
+        read.append(size)
+        return pread(descriptor, size, place)
+
+    monkeypatch.setattr(os, "pread", counted)
+    files.read_ahead(tmp_path)
+    assert read == [10_000, 10_000]  # not the links, which opening reads
+    monkeypatch.setattr(files, "_available_bytes", lambda: 20_000)
+    files.read_ahead(tmp_path)
+    assert len(read) == 2
+    files.read_ahead(tmp_path / "gone")

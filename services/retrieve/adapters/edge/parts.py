@@ -31,9 +31,9 @@ MAX_SKIPPED = 2048
 """Hidden points that are read and left out. A condition on ids costs the engine a millisecond
 for some hundred of them, reading as many more hits a fraction of that."""
 WAL = "wal"
-EF, EF_POINTS, EF_GROWTH, LEAST_EF = 560, 100_000, 0.6, 200
+EF, EF_POINTS, EF_GROWTH, LEAST_EF = 480, 100_000, 0.65, 200
 """Candidates that a walk of a run's graph keeps, of which more are needed the larger it is: for a
-recall@10 of about .97 on texts 560 at 100,000 points, and so many times more for tenfold points as
+recall@10 of about .97 on texts 480 at 100,000 points, and so many times more for tenfold points as
 ten to the power of `EF_GROWTH`."""
 _RANKED = attrgetter("id", "score")
 OWN_FILES = ("edge_config.json", "segments", WAL)

@@ -7,6 +7,7 @@ delta, searched together, and merges keep the runs few (`services.retrieve.adapt
 import logging
 import math
 import shutil
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from services.retrieve.adapters.edge.files import sync_tree, warm
+from services.retrieve.adapters.edge.files import read_ahead, sync_tree, warm
 from services.retrieve.adapters.edge.layout import (
     Layout,
     Run,
@@ -68,6 +69,8 @@ class Shard:
         sweep(path, self._layout)
         self.delta = Part(path / self._layout.delta)
         self.runs = [OpenRun(run, Part(path / run.name)) for run in self._layout.runs]
+        for run in self._layout.runs:
+            _in_background(partial(read_ahead, path / run.name))
         self._moved: set[int] = self._in_runs(self.delta.ids()) if self.runs else set()
         """Points of runs that the delta has anew, until the runs are rid of them."""
         self.deleting: list[int] | None = None
@@ -257,6 +260,7 @@ class Shard:
         """
         with self.pin():
             self._wait(partial(warm, self.path / run.name))
+            _in_background(partial(read_ahead, self.path / run.name))
             part = Part(self.path / run.name)
             self._wait(None)
             old = [one for one in self.runs if one.facts.name in names]
@@ -301,6 +305,11 @@ class Shard:
     def close(self) -> None:
         for part in self._parts():
             part.close()
+
+
+def _in_background(task: Callable[[], None]) -> None:
+    """Run something that nobody waits for, and that needs no end."""
+    threading.Thread(target=task, daemon=True).start()
 
 
 def _pieces(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
