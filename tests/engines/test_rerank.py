@@ -69,7 +69,7 @@ async def test_it_says_what_torch_says(folder: Path, url: str) -> None:
 async def test_what_it_refuses(url: str) -> None:
     with pytest.raises(RagmeshError) as caught:
         await scores("cohere", url)  # which does not ask for texts to be cut
-    assert caught.value.reason == "RERANKER_REFUSED"
+    assert caught.value.reason == "RERANKER_CONTEXT_LENGTH_EXCEEDED"
     with pytest.raises(RagmeshError) as caught:
         await scores("vllm", url, model="another")
     assert caught.value.reason == "RERANKER_MISCONFIGURED"
