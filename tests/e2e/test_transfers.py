@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from os import kill
 from pathlib import Path
@@ -59,6 +60,15 @@ def counts(mesh: Mesh, collection: str) -> tuple[int, int]:
     return shown["documents"], shown["chunks"]
 
 
+def learned(mesh: Mesh, collection: str) -> bool:
+    """Whether a collection was learned from, and nothing is being embedded for it any more."""
+    encoded = mesh.metric("retrieve", ENCODED)
+    if run(mesh, "collections", "show", collection)["calibration"] is None:
+        return False
+    time.sleep(1)
+    return mesh.metric("retrieve", ENCODED) == encoded
+
+
 @pytest.fixture(scope="module")
 def large(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A collection whose encoding takes seconds."""
@@ -68,6 +78,8 @@ def large(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         paragraphs = [" ".join(chance.choices(WORDS, k=180)) for _ in range(PARAGRAPHS)]
         (folder / f"d{number:02}.md").write_text(f"# D{number}\n\n" + "\n\n".join(paragraphs))
     assert len(run(mesh, "sync", str(folder), "large")["added"]) == DOCUMENTS
+    # Learning from it embeds too, and is not what the tests wait for.
+    until(lambda: learned(mesh, "large"), 60, "the collection is calibrated")
     yield "large"
     run(mesh, "collections", "delete", "large", "--yes")
 
@@ -75,11 +87,7 @@ def large(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 def test_an_exported_collection_is_imported_as_it_was(mesh: Mesh, tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl.gz"
     # What is learned from a collection goes with it, once it is learned.
-    until(
-        lambda: run(mesh, "collections", "show", "samples")["calibration"] is not None,
-        60,
-        "the samples are calibrated",
-    )
+    until(lambda: learned(mesh, "samples"), 60, "the samples are calibrated")
     exported = run(mesh, "collections", "export", "samples", str(file))
     assert exported["everything"]
     encoded = mesh.metric("retrieve", ENCODED)
@@ -180,6 +188,7 @@ def test_a_folder_is_followed(mesh: Mesh, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     first = run(mesh, "sync", str(tmp_path), "followed")
     assert (len(first["added"]), len(first["skipped"])) == (20, 1)
+    until(lambda: learned(mesh, "samples"), 60, "what was embedded before is done")
     encoded = mesh.metric("retrieve", ENCODED)
     assert run(mesh, "sync", str(tmp_path), "followed")["unchanged"] == 20
     (tmp_path / "sub").mkdir()
