@@ -188,6 +188,21 @@ def test_the_longer_it_rests_the_more_is_merged(engine, monkeypatch):
     assert engine.merger.pause is None
 
 
+def test_a_merge_leaves_nothing_to_wait_for(engine, monkeypatch):
+    monkeypatch.setattr(merging, "REST_POINTS", 4)
+    engine.put(*(document(f"a{number}", chunks=8) for number in range(2)))
+    engine.merge()
+    engine.put(document("b", chunks=5))
+    engine.shard  # noqa: B018  it is ragged now
+    assert engine.merger.pause is not None
+    engine.put(document("c", chunks=6))  # enough for a merge at once
+    engine.merge()
+    assert [one.facts.points for one in engine.shard.runs] == [27]
+    assert engine.merger.pause is None
+    engine.merger.tend()
+    assert not engine.merger.busy
+
+
 def test_a_very_small_rest_stays_beside_a_large_run(engine, monkeypatch):
     monkeypatch.setattr(merging, "MOST_GROWTH", 15.0)
     monkeypatch.setattr(merging, "REST_POINTS", 4)

@@ -7,6 +7,7 @@ larger. So a chunk is rewritten a logarithmic number of times, and a search look
 
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -142,6 +143,8 @@ class Merger:
         if self._running is not None or not self._ragged:
             return None
         due = min(shard.written + _rest_needed(shard) for shard in self._ragged.values())
+        if math.isinf(due):
+            return None
         return max(max(due, self._not_before) - time.monotonic(), 0.0)
 
     def tend(self) -> None:
@@ -302,9 +305,12 @@ def _is_ragged(shard: Shard) -> bool:
 
 
 def _rest_needed(shard: Shard) -> float:
-    """Seconds of rest after which a collection is to be merged further."""
+    """Seconds of rest after which a collection is to be merged further; infinite where a merge
+    since it was looked at has left nothing to do."""
     if _has_rest(shard):
         return REST_SECONDS
+    if not _is_ragged(shard):
+        return math.inf
     elder, newest = _facts(shard)[-2:]
     return max(elder.points / newest.points / REST_GROWTH, REST_SECONDS)
 
