@@ -1,14 +1,17 @@
 """Who waits for whom in the engine's process, and what its client keeps of its answers."""
 
+import asyncio
 import os
 import socket
 import threading
 from typing import cast
 
 import pytest
+import uvloop
 
 from services.retrieve.adapters.edge import files
 from services.retrieve.adapters.edge.calls import Calls
+from services.retrieve.adapters.edge.client import _Link
 from services.retrieve.adapters.edge.engine import Engine
 from services.retrieve.adapters.edge.facts import FactsCache
 from services.retrieve.adapters.edge.files import copy_file, used_bytes
@@ -147,9 +150,22 @@ def test_copies_keep_holes(tmp_path):
     assert used_bytes(target) <= used_bytes(source) + 4096
 
 
+def test_what_is_sent_to_an_engine_that_died_raises_nothing(link):
+    async def send() -> None:
+        ours, theirs = link
+        loop = asyncio.get_running_loop()
+        _, client = await loop.create_connection(lambda: _Link(print), sock=ours.dup())
+        theirs.shutdown(socket.SHUT_RDWR)
+        await asyncio.wait_for(client.lost, 20)
+        client.write(pack(READ))
+        await client.drain()
+
+    uvloop.run(send())  # whose transports raise where asyncio's are silent
+
+
 def test_payloads_and_vectors_are_read_ahead_where_memory_is_free(tmp_path, monkeypatch):
     (tmp_path / "payload_storage").mkdir()
-    for name in ("payload_storage/page_1.dat", "matrix.dat", "links.bin"):
+    for name in ("payload_storage/page_0.dat", "matrix.dat", "links.bin"):
         (tmp_path / name).write_bytes(b"x" * 10_000)
     read: list[int] = []
     pread = os.pread

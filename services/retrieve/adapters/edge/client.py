@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from prometheus_client import Counter, Gauge
 
+from services.retrieve.adapters.edge.calls import READS
 from services.retrieve.adapters.edge.facts import EngineGauges, FactsCache
 from services.retrieve.adapters.edge.frames import Frames, pack
 from services.retrieve.adapters.sparse import ENGINE
@@ -36,22 +37,6 @@ _EXIT_SECONDS = 2.0
 _PATIENCE_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _WATCH_SECONDS = 5.0
-_READS = frozenset(
-    {
-        "check_documents",
-        "get_collection",
-        "get_document",
-        "list_chunks",
-        "list_collections",
-        "list_documents",
-        "read_document",
-        "sample",
-        "scan",
-        "search",
-        "tenant_contents",
-        "term_weights",
-    }
-)
 
 
 class EdgeStore(IndexStore):
@@ -230,7 +215,7 @@ class EdgeStore(IndexStore):
         return collection
 
     async def _call(self, method: str, *arguments: Any) -> Any:
-        if method in _READS:
+        if method in READS:
             return await self._call_engine(method, arguments)
         # All that is written passes here. Facts that were read before the end of a write may be
         # of the time before it, so they are forgotten then.
@@ -246,7 +231,7 @@ class EdgeStore(IndexStore):
         except Unavailable:
             # A search must not fail because the engine died under another: what only reads is
             # asked of the new engine once more.
-            if method not in _READS:
+            if method not in READS:
                 raise
             return await self._ask(method, arguments)
 
@@ -305,7 +290,11 @@ class _Link(asyncio.Protocol):
         self._writable.set()
 
     def write(self, frame: bytes) -> None:
-        cast(asyncio.Transport, self._transport).write(frame)
+        """Send a frame; nothing happens once the other end is gone, which the supervisor tells
+        everybody who waits for an answer."""
+        transport = cast(asyncio.Transport, self._transport)
+        if not transport.is_closing():
+            transport.write(frame)
 
     async def drain(self) -> None:
         """Wait while the engine is far behind."""

@@ -76,7 +76,7 @@ def read_ahead(folder: Path) -> None:
     Nothing happens where that would take more than half of the memory that is free.
     """
     with suppress(OSError):  # the part is gone already, or this is not Linux
-        later = [path for path in _read_later(folder) if path.is_file()]
+        later = sorted(path for path in _read_later(folder) if path.is_file())
         if sum(path.stat().st_blocks * 512 for path in later) > _available_bytes() / 2:
             return
         for path in later:
@@ -87,10 +87,12 @@ def read_ahead(folder: Path) -> None:
                         os.pread(descriptor, min(_PIECE, end - place), place)
 
 
-def _read_later(folder: Path) -> Iterator[Path]:
+def _read_later(folder: Path) -> set[Path]:
+    found: set[Path] = set()  # some lie in folders that are named themselves
     for name in _READ_LATER - {"wal"}:
         for path in folder.rglob(name):
-            yield from path.rglob("*") if path.is_dir() else (path,)
+            found.update(path.rglob("*") if path.is_dir() else (path,))
+    return found
 
 
 def _available_bytes() -> int:
