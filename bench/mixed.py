@@ -1,10 +1,13 @@
 """Searching while documents are indexed and optimised in the same collection.
 
 A real service process. A block first searches at a steady pace while nothing else goes on, then
-does the same while another process indexes --added chunks and until the background work after it
-(merging, optimising, calibrating) is over. gRPC health is asked all the time, by a process of its
-own, so that an answer waits for nothing of the bench's. `real encoder` (--real) does it with the
-packaged model and fewer chunks, by an encoder that takes the processors.
+does the same while another process, whose text is made by then, indexes --added chunks, and until
+the background work after it (merging, optimising, calibrating) is over. gRPC health is asked all
+the time, by a process of its own, so that an answer waits for nothing of the bench's. `real
+encoder` (--real) does it with the packaged model and fewer chunks, by an encoder that takes the
+processors.
+
+What a stall of the whole machine delayed is left out of the times, and counted (`bench.stalls`).
 """
 
 import argparse
@@ -13,19 +16,22 @@ import itertools
 import json
 import sys
 import time
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Callable, Sequence
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
 from bench import inside
 from bench.corpus import Corpus
-from bench.harness import Block, Defaults, Finding, Run, Side, Work, stopwatch
+from bench.harness import Block, Defaults, Finding, Run, Side, Work
 from bench.harness.sides import Figures
 from bench.harness.statistics import percentile
 from bench.harness.usage import settle, snapshot, spent
 from bench.process import ROOT, Service, metadata
+from bench.stalls import Timed, untroubled
 from bench.word_vectors import NAME
 from ragmesh.retrieve.v1 import retrieve_pb2 as pb
 
@@ -87,6 +93,19 @@ def findings(run: Run, options: argparse.Namespace) -> Sequence[Finding]:
     return found
 
 
+@dataclass(slots=True)
+class _Phase:
+    """What was timed while nothing else, or much else, went on."""
+
+    searches: list[Timed] = field(default_factory=list)
+    health: list[Timed] = field(default_factory=list)
+    stalls: list[Timed] = field(default_factory=list)
+
+    def untroubled(self) -> tuple[list[float], list[float]]:
+        """Seconds of searches and health answers."""
+        return untroubled(self.searches, self.stalls), untroubled(self.health, self.stalls)
+
+
 class Mixed(Work):
     """One service, searched and written to."""
 
@@ -102,8 +121,9 @@ class Mixed(Work):
             settings["embedding_model"] = f"{self.seed},{self._chunks}"
         self._service = Service(Path(mkdtemp(dir=self.options["folder"])), **settings)
         await self._service.start()
+        write = await self._writer(0, base)
         started = time.perf_counter()
-        await self._write(0, base)
+        await write()
         seconds = time.perf_counter() - started
         for text in texts:  # what is measured is a search whose embedding is cached
             await self._search(text)
@@ -111,34 +131,40 @@ class Mixed(Work):
 
     async def measure(self, round_: int) -> Block:
         added = int(self.options["added"])
-        idle: list[float] = []
-        busy: list[float] = []
-        health_idle: list[float] = []
-        health_busy: list[float] = []
-        async with self._probed(health_idle):
+        write = await self._writer(int(self.options["base"]) + round_ * added, added)
+        idle, busy = _Phase(), _Phase()
+        async with self._watched(idle):
             end = time.monotonic() + float(self.options["idle"])
-            await self._searches(idle, lambda: time.monotonic() > end)
-        async with self._probed(health_busy):
+            await self._searches(idle.searches, lambda: time.monotonic() > end)
+        async with self._watched(busy):
             started = time.perf_counter()
-            writing = asyncio.create_task(
-                self._write(int(self.options["base"]) + round_ * added, added)
-            )
+            writing = asyncio.create_task(write())
             over = asyncio.create_task(self._over(writing))
-            searching = asyncio.create_task(self._searches(busy, over.done))
+            searching = asyncio.create_task(self._searches(busy.searches, over.done))
             await writing
             indexed = time.perf_counter() - started
             await over
             await searching
             after = time.perf_counter() - started - indexed
-        ratio = percentile(busy, 99) / percentile(idle, 99)
+        searched_idle, health_idle = idle.untroubled()
+        searched_busy, health_busy = busy.untroubled()
+        timed = len(idle.searches) + len(busy.searches)
         return Block(
-            len(idle) + len(busy),
-            {IDLE: idle, BUSY: busy, HEALTH_IDLE: health_idle, HEALTH_BUSY: health_busy},
+            timed,
             {
-                "p99_ratio": ratio,
-                "p50_ratio": percentile(busy, 50) / percentile(idle, 50),
+                IDLE: searched_idle,
+                BUSY: searched_busy,
+                HEALTH_IDLE: health_idle,
+                HEALTH_BUSY: health_busy,
+            },
+            {
+                "p99_ratio": percentile(searched_busy, 99) / percentile(searched_idle, 99),
+                "p50_ratio": percentile(searched_busy, 50) / percentile(searched_idle, 50),
                 "chunks_per_s": added / indexed,
                 "after_s": after,
+                "stalls of the machine_ms": 1000
+                * sum(seconds for _, seconds in (*idle.stalls, *busy.stalls)),
+                "searches left out": timed - len(searched_idle) - len(searched_busy),
             },
         )
 
@@ -146,22 +172,23 @@ class Mixed(Work):
         if hasattr(self, "_service"):
             await self._service.aclose()
 
-    async def _searches(self, seconds: list[float], over: Callable[[], bool]) -> None:
+    async def _searches(self, timed: list[Timed], over: Callable[[], bool]) -> None:
         """Search at a steady pace; a slow answer delays nobody, it is in the figures."""
         pace = float(self.options["pace"])
         asked: set[asyncio.Task[None]] = set()
         due = time.monotonic()
         while not over():
-            task = asyncio.create_task(self._timed(seconds))
+            task = asyncio.create_task(self._timed(timed))
             asked.add(task)
             task.add_done_callback(asked.discard)
             due += pace
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*asked)
 
-    async def _timed(self, seconds: list[float]) -> None:
-        with stopwatch(seconds):
-            await self._search(next(self._questions))
+    async def _timed(self, timed: list[Timed]) -> None:
+        began = time.monotonic()
+        await self._search(next(self._questions))
+        timed.append((began, time.monotonic() - began))
 
     async def _search(self, text: str) -> None:
         request = pb.SearchRequest(
@@ -174,31 +201,24 @@ class Mixed(Work):
         assert answer.hits
 
     @asynccontextmanager
-    async def _probed(self, seconds: list[float]) -> AsyncIterator[None]:
-        """Ask for health during the block; how long each answer took is there after it."""
-        prober = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.probe", self._service.address, cwd=ROOT,
-            stdin=PIPE, stdout=PIPE,
-        )  # fmt: skip
-        assert prober.stdin is not None
-        assert prober.stdout is not None
+    async def _watched(self, phase: _Phase) -> AsyncIterator[None]:
+        """Ask for health and look out for stalls; how that went is there afterwards."""
+        prober = await _helper("bench.probe", self._service.address)
+        watcher = await _helper("bench.stalls")
         try:
-            assert await prober.stdout.readline() == b"ready\n", "the prober failed"
             yield
         finally:
-            prober.stdin.close()
-            said = await prober.stdout.read()
-            assert await prober.wait() == 0, "the prober failed"
-        seconds += json.loads(said)
+            phase.health += json.loads(await _end(prober))
+            phase.stalls += json.loads(await _end(watcher))
 
-    async def _write(self, start: int, count: int) -> None:
-        arguments = [self._service.address, self.seed, self._chunks, start, count]
-        writer = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.writer", *map(str, arguments), cwd=ROOT
+    async def _writer(self, start: int, count: int) -> Callable[[], Coroutine[None, None, bytes]]:
+        """A function that indexes chunks; their text is made."""
+        writer = await _helper(
+            "bench.writer", self._service.address, self.seed, self._chunks, start, count
         )
-        assert await writer.wait() == 0, "the writer failed"
+        return partial(_end, writer)
 
-    async def _over(self, writing: "asyncio.Task[None]") -> None:
+    async def _over(self, writing: "asyncio.Task[bytes]") -> None:
         """Return when the writing is done and no merge runs; the searches go on meanwhile."""
         await writing
         end = time.monotonic() + _REST_LIMIT
@@ -209,3 +229,20 @@ class Mixed(Work):
             merging = await asyncio.to_thread(self._service.metric, _MERGING)
             ended = spent(before, snapshot()).cpu_s.get("edge.merge", 0.0)
             quiet = 0 if merging or ended else quiet + 1
+
+
+async def _helper(module: str, *arguments: object) -> Process:
+    """A process that is ready; it does something when, or until, its standard input ends."""
+    helper = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *map(str, arguments), cwd=ROOT, stdin=PIPE, stdout=PIPE
+    )
+    assert helper.stdout is not None
+    assert await helper.stdout.readline() == b"ready\n", f"{module} failed"
+    return helper
+
+
+async def _end(helper: Process) -> bytes:
+    """Close a process' standard input; returns what it says until it ends."""
+    said, _ = await helper.communicate(b"")
+    assert helper.returncode == 0, "a helper of the bench failed"
+    return said

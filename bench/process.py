@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.word_vectors import NAME
 from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
+from services.runtime.context import REQUEST_ID_KEY
 from services.runtime.settings import OFFSETS
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +96,7 @@ class Service:
 
 def metadata(tenant: str = "bench") -> tuple[tuple[str, str], ...]:
     """What the gateway sends along for a tenant."""
-    return (("x-ragmesh-tenant", tenant_id(tenant)),)
+    return (("x-ragmesh-tenant", tenant_id(tenant)), (REQUEST_ID_KEY, "bench"))
 
 
 def tenant_id(tenant: str) -> str:

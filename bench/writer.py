@@ -1,12 +1,13 @@
 """``python -m bench.writer ADDRESS SEED CHUNKS START COUNT``: index part of a corpus over gRPC.
 
-A process of its own, so that making text takes nothing from who measures. Ends with status 0 once
-every chunk is durable and searchable.
+A process of its own, so that making text takes nothing from who measures. Says "ready" when all
+text is made, begins when the standard input ends, and leaves with status 0 once every chunk is
+durable and searchable.
 """
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,8 +21,8 @@ from ragmesh.retrieve.v1 import retrieve_pb2_grpc as pb_grpc
 from services.retrieve.ports import Chunk, Document
 
 
-async def write(address: str, corpus: Corpus, start: int, count: int) -> None:
-    """Index `count` chunks from `start` on, a multiple of twenty, into the bench's collection."""
+async def write(address: str, requests: Sequence[pb.IndexDocumentsRequest], count: int) -> None:
+    """Index `count` chunks into the bench's collection."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = pb_grpc.RetrieveServiceStub(channel)
         with suppress(grpc.aio.AioRpcError):  # it is there already
@@ -29,18 +30,17 @@ async def write(address: str, corpus: Corpus, start: int, count: int) -> None:
                 pb.CreateCollectionRequest(name=inside.COLLECTION), metadata=metadata()
             )
         done = 0
-        async for one in stub.IndexDocuments(_frames(corpus, start, count), metadata=metadata()):
+        async for one in stub.IndexDocuments(iter(requests), metadata=metadata()):
             done += one.chunks
     if done != count:
         raise SystemExit(f"{done} of {count} chunks were indexed")
 
 
-async def _frames(
-    corpus: Corpus, start: int, count: int
-) -> AsyncIterator[pb.IndexDocumentsRequest]:
-    yield pb.IndexDocumentsRequest(header=pb.IndexHeader(collection=inside.COLLECTION))
-    async for frame in inside.frames(corpus.pieces(start, start + count), count):
-        yield request(frame)
+async def made(corpus: Corpus, start: int, count: int) -> list[pb.IndexDocumentsRequest]:
+    """What is sent for `count` chunks from `start` on, a multiple of twenty."""
+    header = pb.IndexDocumentsRequest(header=pb.IndexHeader(collection=inside.COLLECTION))
+    frames = inside.frames(corpus.pieces(start, start + count), count)
+    return [header, *[request(one) async for one in frames]]
 
 
 def request(frame: Document | list[Chunk]) -> pb.IndexDocumentsRequest:
@@ -69,4 +69,7 @@ def request(frame: Document | list[Chunk]) -> pb.IndexDocumentsRequest:
 if __name__ == "__main__":
     where = sys.argv[1]
     seed, chunks, first, size = map(int, sys.argv[2:])
-    asyncio.run(write(where, Corpus(seed, chunks=chunks), first, size))
+    everything = asyncio.run(made(Corpus(seed, chunks=chunks), first, size))
+    print("ready", flush=True)
+    sys.stdin.read()
+    asyncio.run(write(where, everything, size))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 from services.retrieve.adapters import (
     ANALYZERS,
     CACHES,
@@ -61,6 +63,9 @@ def wire(settings: RetrieveSettings) -> Retrieval:
 
 def build(settings: RetrieveSettings) -> Service:
     """The service around them."""
+    # Matrices are small here, and OpenBLAS' threads spin for a while after each product: with the
+    # searches and writes of a busy service that took more than half of a processor.
+    threadpool_limits(1, user_api="blas")
     retrieval = wire(settings)
     store = retrieval.store
     backends = {

@@ -239,6 +239,7 @@ class Shard:
             self._wait(
                 partial(self._templates.copy, self.dimensions, self.path / name, indexed=True)
             )
+            self._wait(partial(warm, self.path / name))
             delta = Part(self.path / name)
             self._wait(None)
             run = Run(layout.delta, old.count(), max(old.ids(), default=0), merged=False)
