@@ -8,10 +8,11 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 _PIECE = 1 << 22
+_LARGE = 1 << 20
 _READ_LATER = frozenset({"wal", "store", "payload_storage", "matrix.dat", "page_0.dat"})
 """Of a shard: what is read where a search needs it, and pages that are mostly holes."""
 
@@ -131,6 +132,20 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unlink_large(folder: Path, keep: ExitStack) -> None:
+    """Delete a folder's large files while the engine has them open.
+
+    `keep` holds them open too. So the engine's closing, which holds the GIL, frees no page of them,
+    and closing `keep` does: 30 ms for 100 MB.
+    """
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = Path(where) / name
+            if path.stat().st_size >= _LARGE:
+                keep.enter_context(path.open("rb", buffering=0))
+                path.unlink()
 
 
 def remove_tree(path: Path) -> None:

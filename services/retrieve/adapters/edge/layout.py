@@ -8,10 +8,11 @@ written becomes a *run*, which is only deleted from, and writing goes on in a ne
 import json
 import os
 import uuid
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from services.retrieve.adapters.edge.files import remove_tree, sync_file
+from services.retrieve.adapters.edge.files import remove_tree, sync_file, unlink_large
 from services.retrieve.adapters.edge.parts import OWN_FILES
 
 FILE = "layout.json"
@@ -84,11 +85,19 @@ def sweep(folder: Path, layout: Layout) -> None:
 
 def remove(folder: Path, name: str) -> None:
     """Delete the files of a part."""
-    if name == HERE:
-        for own in OWN_FILES:
-            remove_tree(folder / own)
-    else:
-        remove_tree(folder / name)
+    for path in _places(folder, name):
+        remove_tree(path)
+
+
+def unlink(folder: Path, name: str, keep: ExitStack) -> None:
+    """Delete the large files of a part that is open still; see `files.unlink_large`."""
+    for path in _places(folder, name):
+        unlink_large(path, keep)
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    """The folders and files that are a part's own."""
+    return [folder / own for own in OWN_FILES] if name == HERE else [folder / name]
 
 
 def new_name() -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -27,6 +27,7 @@ from services.retrieve.adapters.edge.layout import (
     read,
     remove,
     sweep,
+    unlink,
     write,
 )
 from services.retrieve.adapters.edge.parts import Part, Templates, has_shard
@@ -269,7 +270,10 @@ class Shard:
             for piece in _pieces(deleted, DELETE_POINTS):
                 part.delete(piece)
                 self._wait(None)
-            live = sum(one.part.count() for one in old)
+            live = 0
+            for one in old:
+                live += one.part.count()
+                self._wait(None)
             if part.count() < live:
                 part.close()
                 raise ValueError("a merged run lacks points")
@@ -295,13 +299,24 @@ class Shard:
 
     def _forget(self, run: OpenRun) -> None:
         """Close a run that is no part of the collection any more, and delete its files."""
-        try:
-            # Closing flushes, with the GIL held; what the kernel has written by then it need not.
-            self._wait(partial(sync_tree, run.part.path))
-            run.part.close()
-            self._wait(partial(remove, self.path, run.facts.name))
-        except Exception:  # what is left goes when the collection is opened next
-            log.warning("a merged run cannot be removed", exc_info=True)
+        with ExitStack() as kept:
+
+            def lighten() -> None:
+                # Closing flushes, with the GIL held; what the kernel has written by then it need
+                # not, and what is deleted by then frees no memory.
+                sync_tree(run.part.path)
+                unlink(self.path, run.facts.name, kept)
+
+            def clear() -> None:
+                kept.close()
+                remove(self.path, run.facts.name)
+
+            try:
+                self._wait(lighten)
+                run.part.close()
+                self._wait(clear)
+            except Exception:  # what is left goes when the collection is opened next
+                log.warning("a merged run cannot be removed", exc_info=True)
 
     def close(self) -> None:
         for part in self._parts():
