@@ -262,9 +262,10 @@ class Shard:
         """
         with self.pin():
             self._wait(partial(warm, self.path / run.name))
-            _in_background(partial(read_ahead, self.path / run.name))
             part = Part(self.path / run.name)
-            self._wait(None)
+            # Before it is searched: opening has had the cache forget it, and each page that is not
+            # there is a wait for the disk.
+            self._wait(partial(read_ahead, self.path / run.name))
             old = [one for one in self.runs if one.facts.name in names]
             deleted = list(dict.fromkeys(self.deleting or ()))
             for piece in _pieces(deleted, DELETE_POINTS):
