@@ -37,7 +37,7 @@ from services.runtime.errors import DataLoss
 
 log = logging.getLogger(__name__)
 
-UPSERT_POINTS = 20
+UPSERT_POINTS = 10
 DELETE_POINTS = 500
 """Points of one write: so long a read may have to wait for the GIL."""
 MAX_SPARE = 16
