@@ -42,6 +42,7 @@ from services.retrieve.reranking import (
 from services.retrieve.results import Results
 from services.retrieve.searches import Found, Search, check_search, query_text
 from services.retrieve.tasks import together
+from services.retrieve.turns import Turns
 from services.runtime.deadlines import Budget
 from services.runtime.errors import (
     Aborted,
@@ -132,6 +133,7 @@ class Retrieval:
         self.reads_words = reads_words
         self.reranking = reranking
         self.learning = Learning(store, encoder, analysis)
+        self.turns = Turns()
         self._options = options
         self._measured: Scale | None = None
         self._held: set[CollectionKey] = set()
@@ -203,6 +205,7 @@ class Retrieval:
             raise reranker_not_configured("rerank")
         deadline = None if time_left is None else Budget(time_left)
         queries = check_search(request)
+        self.turns.searched()
         if request.filter is not None:
             check_filter(request.filter)
         key = visible(tenant, request.collection)

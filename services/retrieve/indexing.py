@@ -331,7 +331,8 @@ class Indexing:
             for language, text in zip(languages, texts, strict=True):
                 by_language.setdefault(language, []).append(text)
             profile = await self._retrieval.learning.begin(self._key, by_language)
-        return await self._retrieval.analysis.documents(texts, languages, profile.averages)
+        async with self._retrieval.turns.turn():
+            return await self._retrieval.analysis.documents(texts, languages, profile.averages)
 
     async def _vectors(self, pieces: Sequence[_Piece], texts: Sequence[str]) -> list[bytes]:
         """The vectors that came, and those that are made of the texts of the others."""
@@ -355,7 +356,8 @@ class Indexing:
             batch = await encoding
             opened = [(one.owner.token, one.owner.document) for one in batch.pieces if one.opens]
             self._staged.update(token for token, _ in opened)
-            await store.stage(self._key, opened, batch.chunks, self._attributes)
+            async with self._retrieval.turns.turn():
+                await store.stage(self._key, opened, batch.chunks, self._attributes)
             CHUNKS.inc(len(batch.chunks))
             complete += [one.owner.token for one in batch.pieces if one.completes]
             waiting += len(batch.chunks)

@@ -332,6 +332,26 @@ def test_a_run_of_dead_points_is_written_anew(engine, monkeypatch):
     assert engine.texts() == []
 
 
+def test_each_point_of_a_merged_run_can_be_deleted(tmp_path):
+    """A run's log is begun anew when it is made: what counted less than a point's own last
+    operation would leave the point where it is."""
+    documents = [document(f"d{number}", chunks=400) for number in range(5)]
+    with opened(tmp_path, points=1000) as engine:
+        engine.index.create_collection(collection(), 10)
+        engine.put(*documents)
+        engine.merge()
+        (run,) = engine.shard.runs
+        assert (run.facts.points, run.facts.merged) == (2000, True)
+        log = engine.shard.path / run.facts.name / "wal"
+        assert sum(path.stat().st_blocks * 512 for path in log.iterdir()) < 100_000
+        for one in documents[1:]:
+            engine.index.delete_document(KEY, one.id, ())
+        assert engine.texts() == expected(documents[0])
+        assert run.part.count() == 400
+    with opened(tmp_path, points=1000) as engine:
+        assert engine.texts() == expected(documents[0])
+
+
 def test_without_space_there_is_no_merge_and_writes_go_on(engine, monkeypatch, caplog):
     monkeypatch.setattr(merging, "SPARE_BYTES", 1 << 60)
     engine.put(document("a", chunks=12))
