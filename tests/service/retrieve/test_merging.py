@@ -1,6 +1,7 @@
 """Collections of several shards: they answer as one would, and merges lose and double nothing."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 
 from services.retrieve.adapters.catalog import Catalog
 from services.retrieve.adapters.edge import layout, merging, shards
+from services.retrieve.adapters.edge.files import copy_tree
 from services.retrieve.adapters.edge.layout import Layout, Run
 from services.retrieve.adapters.edge.merging import Merger, Merging, choose
 from services.retrieve.adapters.edge.parts import INDEX_POINTS, INDEXED, Part
@@ -344,12 +346,19 @@ def test_each_point_of_a_merged_run_can_be_deleted(tmp_path):
         assert (run.facts.points, run.facts.merged) == (2000, True)
         log = engine.shard.path / run.facts.name / "wal"
         assert sum(path.stat().st_blocks * 512 for path in log.iterdir()) < 100_000
+        copy_tree(log.parent, tmp_path / "before")
         for one in documents[1:]:
             engine.index.delete_document(KEY, one.id, ())
         assert engine.texts() == expected(documents[0])
         assert run.part.count() == 400
+        # Of what was not flushed a lost power supply leaves the log alone.
+        shutil.rmtree(tmp_path / "before" / "wal")
+        copy_tree(log, tmp_path / "before" / "wal")
     with opened(tmp_path, points=1000) as engine:
         assert engine.texts() == expected(documents[0])
+    recovered = Part(tmp_path / "before")
+    assert recovered.count() == 400
+    recovered.close()
 
 
 def test_without_space_there_is_no_merge_and_writes_go_on(engine, monkeypatch, caplog):
