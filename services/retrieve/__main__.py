@@ -35,6 +35,9 @@ from services.runtime.settings import load
 
 def wire(settings: RetrieveSettings) -> Retrieval:
     """The chosen adapters together; nothing is started."""
+    # Matrices are small here, and OpenBLAS' threads spin for a while after each product: with the
+    # searches and writes of a busy service that took more than half of a processor.
+    threadpool_limits(1, user_api="blas")
     model_class = resolve(ENCODERS, settings.embedding_backend, "EMBEDDING_BACKEND")
     resolve(SPARSE_BACKENDS, settings.sparse_backend, "SPARSE_BACKEND")
     reads_words = settings.sparse_backend != ENGINE
@@ -63,9 +66,6 @@ def wire(settings: RetrieveSettings) -> Retrieval:
 
 def build(settings: RetrieveSettings) -> Service:
     """The service around them."""
-    # Matrices are small here, and OpenBLAS' threads spin for a while after each product: with the
-    # searches and writes of a busy service that took more than half of a processor.
-    threadpool_limits(1, user_api="blas")
     retrieval = wire(settings)
     store = retrieval.store
     backends = {

@@ -31,10 +31,12 @@ MAX_SKIPPED = 2048
 """Hidden points that are read and left out. A condition on ids costs the engine a millisecond
 for some hundred of them, reading as many more hits a fraction of that."""
 WAL = "wal"
-EF, EF_POINTS, EF_GROWTH, LEAST_EF = 480, 100_000, 0.65, 200
+EF, EF_POINTS, LEAST_EF = 480, 100_000, 200
 """Candidates that a walk of a run's graph keeps, of which more are needed the larger it is: for a
-recall@10 of about .97 on texts 480 at 100,000 points, and so many times more for tenfold points as
-ten to the power of `EF_GROWTH`."""
+recall@10 of about .97 on texts 480 at 100,000 points."""
+EF_GROWTH_BELOW, EF_GROWTH_ABOVE = 0.65, 0.9
+"""For tenfold points so many times more as ten to the power of this, in runs of fewer points and in
+larger ones."""
 _RANKED = attrgetter("id", "score")
 OWN_FILES = ("edge_config.json", "segments", WAL)
 """What the engine keeps in a shard's folder."""
@@ -253,7 +255,8 @@ class Templates:
 def _params(points: int) -> Any:
     """How a part of so many points is searched. Runs find by 8-bit copies of the vectors; scores of
     several parts must be comparable."""
-    ef = max(round(EF * (points / EF_POINTS) ** EF_GROWTH), LEAST_EF)
+    growth = EF_GROWTH_BELOW if points < EF_POINTS else EF_GROWTH_ABOVE
+    ef = max(round(EF * (points / EF_POINTS) ** growth), LEAST_EF)
     rescored = edge.QuantizationSearchParams(rescore=True)
     return edge.SearchParams(hnsw_ef=ef, quantization=rescored)
 
